@@ -1,0 +1,1 @@
+"""Audio in, attributed written words out. `meeting.transcribe` is the main job; the other modules are its stages."""

@@ -1,0 +1,79 @@
+"""Recognition: stretches of speech in, words out, whichever engine does it.
+
+An engine is anything with this module's `Recognizer` shape; it declares what it can do in `Capabilities`, and the
+pipeline asks that before it asks the engine. Engines live beside this file, one module each, and import their
+package only when they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+SAMPLE_RATE = 16_000  # Hz, what every recogniser is fed
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A word as an engine heard it; times in seconds from the start of the audio it was given.
+
+    `start` and `end` are None where the engine gives no times; `confidence` is a probability in [0, 1] or None.
+    """
+
+    text: str
+    start: float | None = None
+    end: float | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What an engine heard in one stretch of audio.
+
+    `log_probability` is the mean natural-log probability per token. `speaker_changes` are indices into `words` at
+    which another voice begins, for engines that mark them. `stream` numbers the talkers of multi-talker engines.
+    """
+
+    words: tuple[HeardWord, ...]
+    language: str = "en"
+    log_probability: float | None = None
+    stream: int = 0
+    speaker_changes: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do. `languages` is None where it is multilingual without a fixed list."""
+
+    word_times: bool
+    token_scores: bool
+    written_form: bool  # punctuation, case and digits: no inverse text normalisation needed
+    temperatures: bool  # can decode again at a higher temperature when a first result loops
+    languages: tuple[str, ...] | None = ("en",)
+    max_audio_s: float = 30.0
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """The shape every engine has. Results come in the order of the audio and as soon as they are ready."""
+
+    name: str
+    model_id: str
+    capabilities: Capabilities
+
+    def transcribe(
+        self, audio: Sequence[np.ndarray] | Iterator[np.ndarray], *, temperature: float = 0.0
+    ) -> Iterator[Hypothesis]:
+        """Recognise float32 mono stretches at `SAMPLE_RATE`, each at most `capabilities.max_audio_s` long."""
+        ...
+
+
+EngineName = Literal["auto", "faster-whisper", "transformers", "pocketsphinx"]
