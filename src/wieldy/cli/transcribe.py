@@ -1,0 +1,130 @@
+"""`wieldy transcribe FILE...`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from wieldy.cli.config_file import load_config
+from wieldy.cli.output import check_free, print_json, progress_bar, say, show_transcript
+from wieldy.errors import UsageError
+
+if TYPE_CHECKING:
+    from wieldy.speech.meeting import MeetingConfig
+
+
+@dataclass(frozen=True)
+class Transcribe:
+    """Write down who said what and when, for each recording.
+
+    Prints the transcript and writes it as a page to read and edit in a browser (html) and as data (json). Nothing
+    leaves this machine.
+    """
+
+    files: Positional[tuple[Path, ...]]
+    """Recordings: wav, flac, mp3, m4a, ogg, mkv, ..."""
+    format: str | None = None
+    """Files to write, separated by commas: html, json, seglst, rttm, ctm, stm, srt, vtt, txt, md, or none. Default:
+    html,json."""
+    out: Path = Path()
+    """Folder for the files."""
+    overwrite: bool = False
+    """Replace files that are already there."""
+    model: str = "whisper-tiny.en"
+    """A name from `wieldy models list`, a faster-whisper name (large-v3-turbo), a hub id, or a local folder."""
+    engine: Literal["auto", "faster-whisper", "transformers", "pocketsphinx"] = "auto"
+    """What runs the model. auto: faster-whisper, unless an option needs token scores."""
+    language: str | None = None
+    """Code such as de. Default: English for an English-only model, otherwise detected."""
+    channels: Literal["auto", "mono", "split"] = "auto"
+    """mono: one signal with everyone in it; split: one speaker per channel; auto: listen and decide."""
+    speakers: int | None = None
+    """Exactly this many people speak. Default: find out."""
+    min_speakers: int = 1
+    """At least this many people speak."""
+    max_speakers: int | None = None
+    """At most this many people speak."""
+    threads: int | None = None
+    """Cores to use. Default: all."""
+    offline: bool = False
+    """Never download anything, not even a missing model."""
+    config: Path | None = None
+    """TOML file with further options, one table per stage (see docs/transcribe.md)."""
+    json: bool = False
+    """Print the transcripts as JSON on standard output, and write no files unless --format says so."""
+
+    def run(self) -> int:
+        """Transcribe every file; the first that fails stops the run, those before it are kept."""
+        from wieldy.speech import formats
+        from wieldy.speech.meeting import Transcriber
+
+        if not self.files:
+            raise UsageError("no recording given", hint="wieldy transcribe meeting.wav")
+        chosen = format_names(self.format or ("none" if self.json else "html,json"))
+        targets = output_paths(self.files, self.out, [formats.FORMATS[name].suffix for name in chosen])
+        if not self.overwrite:
+            check_free(target for paths in targets for target in paths)
+        transcriber = Transcriber(self.meeting_config())
+        transcripts = []
+        for file, paths in zip(self.files, targets, strict=True):
+            with progress_bar(file.name) as progress:
+                transcript = transcriber.run(file, progress=progress)
+            transcripts.append(transcript)
+            for name, path in zip(chosen, paths, strict=True):
+                formats.write(transcript, path, name, overwrite=self.overwrite, audio=file)
+            if not self.json:
+                show_transcript(transcript, heading=len(self.files) > 1)
+            for path in paths:
+                say(f"wrote {path}")
+        if self.json:
+            print_json([formats.to_json(transcript) for transcript in transcripts])
+        return 0
+
+    def meeting_config(self) -> MeetingConfig:
+        """The library's config these options stand for."""
+        import dataclasses
+
+        from wieldy.speech.diarize import SpeakerCount
+        from wieldy.speech.meeting import MeetingConfig
+
+        base = load_config(MeetingConfig, self.config)
+        return dataclasses.replace(
+            base,
+            recognition=dataclasses.replace(
+                base.recognition,
+                model=self.model,
+                engine=self.engine,
+                language=self.language,
+                threads=self.threads,
+            ),
+            channels=self.channels,
+            count=SpeakerCount(self.speakers, self.min_speakers, self.max_speakers),
+            offline=self.offline,
+        )
+
+
+def format_names(text: str) -> list[str]:
+    """The formats in a list such as "srt,vtt"; "none" is the empty list."""
+    from wieldy.speech.formats import FORMATS
+
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"--format {text}: there is no format {name!r}", hint=f"known are {', '.join(FORMATS)}")
+    return list(dict.fromkeys(names))
+
+
+def output_paths(files: Sequence[Path], folder: Path, suffixes: Sequence[str]) -> list[list[Path]]:
+    """Where each file's results go: `folder/stem.suffix`. Two recordings must not write the same file."""
+    stems = [file.stem for file in files]
+    for stem in stems:
+        if stems.count(stem) > 1 and suffixes:
+            raise UsageError(
+                f"two recordings are called {stem!r} and would write the same files",
+                hint="transcribe them one at a time with different --out folders",
+            )
+    return [[folder / f"{stem}{suffix}" for suffix in suffixes] for stem in stems]

@@ -1,0 +1,245 @@
+"""The main job: a recording in, an attributed transcript out.
+
+    transcript = transcribe("meeting.wav")
+
+reads any common container, finds the speech, recognises it, finds out who speaks when, and gives every word a speaker.
+Nothing leaves the machine. Use `Transcriber` for several recordings: it loads its models once. For a single file whose
+speaker does not matter, a plain recogniser is simpler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wieldy import __version__
+from wieldy.devices import memory
+from wieldy.report import Metric, Report, Table
+from wieldy.speech.align import complete_times
+from wieldy.speech.attribute import AttributionConfig, attribute, drop_ghosts, name_speakers
+from wieldy.speech.audio import Recording
+from wieldy.speech.channels import ChannelPlan, ChannelPolicy, active_turns_per_channel, choose_channels
+from wieldy.speech.diarize import Diarization, Diarizer, SpeakerCount
+from wieldy.speech.diarize.dvector import DVectorConfig, DVectorDiarizer
+from wieldy.speech.itn import Itn, as_written
+from wieldy.speech.recognize import Hypothesis, Recognizer
+from wieldy.speech.recognize.chunks import ChunkConfig, cut, pack
+from wieldy.speech.recognize.engines import RecognitionConfig, build, choose_engine
+from wieldy.speech.recognize.loop_guard import LoopGuardConfig, guarded
+from wieldy.speech.transcript import Span, TimeMap, Transcript, Word, merge_turns
+from wieldy.speech.vad import VadConfig, detect_speech
+
+Progress = Callable[[str, float], None]  # stage, share of it that is done (0 to 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeetingConfig:
+    """Everything `transcribe` can be told. Each stage's own options are in its config."""
+
+    recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
+    channels: ChannelPolicy = "auto"  # mono: one microphone heard everyone; split: one speaker per channel
+    count: SpeakerCount = field(default_factory=SpeakerCount)
+    vad: VadConfig = field(default_factory=VadConfig)
+    chunks: ChunkConfig = field(default_factory=ChunkConfig)
+    loop_guard: LoopGuardConfig = field(default_factory=LoopGuardConfig)
+    diarization: DVectorConfig = field(default_factory=DVectorConfig)
+    attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    offline: bool = False  # never download, not even a missing model
+
+
+def transcribe(
+    source: Path | str | Recording, config: MeetingConfig = MeetingConfig(), *, progress: Progress | None = None
+) -> Transcript:
+    """Who said what and when in one recording. Errors are `InputError` (the file) or `MissingError` (a model)."""
+    return Transcriber(config).run(source, progress=progress)
+
+
+def diarize(
+    source: Path | str | Recording, config: MeetingConfig = MeetingConfig(), *, progress: Progress | None = None
+) -> Transcript:
+    """Who spoke when: a transcript that has turns and no words. Needs no recognition model."""
+    clock = _Clock(progress)
+    with clock.stage("read"):
+        recording, plan = _open(source, config)
+    with clock.stage("find speech"):
+        speech = {channel: detect_speech(recording, config.vad, channel=channel) for channel in plan.channels}
+    with clock.stage("find speakers"):
+        found = _find_speakers(recording, plan, speech, config, DVectorDiarizer(config.diarization))
+    transcript = Transcript(
+        name=recording.name,
+        turns=found.turns,
+        duration_ms=recording.duration_ms,
+        warnings=(*recording.warnings, *plan.warnings, *found.warnings),
+    )
+    return transcript.renamed(name_speakers((), found.turns))
+
+
+class Transcriber:
+    """A pipeline with its models loaded. `recognizer` and `diarizer` may be your own; `itn` is used for engines that
+    do not write punctuation and digits."""
+
+    def __init__(
+        self,
+        config: MeetingConfig = MeetingConfig(),
+        *,
+        recognizer: Recognizer | None = None,
+        diarizer: Diarizer | None = None,
+        itn: Itn = as_written,
+    ) -> None:
+        self.config = config
+        self.recognizer = recognizer or build(config.recognition, offline=config.offline)
+        self.diarizer = diarizer or DVectorDiarizer(config.diarization)
+        self.itn = itn
+
+    def run(self, source: Path | str | Recording, *, progress: Progress | None = None) -> Transcript:
+        """Transcribe one recording. An empty or silent one gives an empty transcript with a warning."""
+        clock = _Clock(progress)
+        config = self.config
+        with clock.stage("read"):
+            recording, plan = _open(source, config)
+        warnings = [*recording.warnings, *plan.warnings]
+
+        with clock.stage("find speech"):
+            speech = {channel: detect_speech(recording, config.vad, channel=channel) for channel in plan.channels}
+        if not any(speech.values()):
+            warnings.append("no speech found")
+
+        words: list[Word] = []
+        changes: set[int] = set()
+        languages: list[str] = []
+        with clock.stage("recognise") as share:
+            chunks = {
+                channel: pack(spans, recording.duration_ms, config.chunks) for channel, spans in speech.items()
+            }
+            total_ms, done_ms = sum(chunk.duration_ms for each in chunks.values() for chunk in each), 0
+            for channel, own_chunks in chunks.items():
+                for chunk, heard, hypothesis in self._recognise(recording, channel, own_chunks):
+                    changes.update(len(words) + change for change in hypothesis.speaker_changes)
+                    words += heard
+                    at = clock_time(chunk.pieces[0].start_ms)
+                    warnings += (f"{at} {warning}" for warning in hypothesis.warnings)
+                    languages.append(hypothesis.language)
+                    done_ms += chunk.duration_ms
+                    share(done_ms / total_ms)
+
+        with clock.stage("find speakers"):
+            diarization = _find_speakers(recording, plan, speech, config, self.diarizer)
+            warnings += diarization.warnings
+
+        with clock.stage("attribute"):
+            words, changes = _in_order(words, changes)
+            attributed = attribute(words, diarization.turns, config.attribution, changes)
+            turns = diarization.turns
+            if config.count.exactly is None and plan.kind != "split":
+                attributed, turns, _ = drop_ghosts(attributed, turns, config.attribution, changes)
+            names = name_speakers(attributed, turns)
+        transcript = Transcript(
+            name=recording.name,
+            words=attributed,
+            turns=merge_turns(turns),
+            language=max(languages, key=languages.count, default=config.recognition.language or "en"),
+            duration_ms=recording.duration_ms,
+            warnings=tuple(warnings),
+        ).renamed(names)
+        if not self.recognizer.capabilities.written_form:
+            with clock.stage("write numbers"):
+                rewritten = [self.itn(utterance.words) for utterance in transcript.utterances()]
+                transcript = dataclasses.replace(transcript, words=tuple(word for turn in rewritten for word in turn))
+        report = self._report(transcript, clock, diarization)
+        return dataclasses.replace(transcript, meta=report.details, report=report)
+
+    def _recognise(
+        self, recording: Recording, channel: int, chunks: Sequence[TimeMap]
+    ) -> Iterator[tuple[TimeMap, list[Word], Hypothesis]]:
+        """Each chunk with its words on the recording's clock and the hypothesis they come from."""
+        results = self.recognizer.transcribe(cut(recording, chunk, channel) for chunk in chunks)
+        for chunk, hypothesis in zip(chunks, results, strict=True):
+
+            def decode_again(temperature: float, chunk: TimeMap = chunk) -> Hypothesis:
+                (other,) = self.recognizer.transcribe([cut(recording, chunk, channel)], temperature=temperature)
+                return other
+
+            seconds = chunk.duration_ms / 1000
+            can_vary = self.recognizer.capabilities.temperatures
+            checked = guarded(hypothesis, seconds, decode_again if can_vary else None, self.config.loop_guard)
+            words = []
+            for word in complete_times(checked.words, seconds, stream=channel):
+                span = chunk.original(word)
+                words.append(dataclasses.replace(word, start_ms=span.start_ms, end_ms=span.end_ms))
+            yield chunk, words, checked
+
+    def _report(self, transcript: Transcript, clock: _Clock, diarization: Diarization) -> Report:
+        audio_s = transcript.duration_ms / 1000
+        total_s = sum(clock.seconds.values())
+        metrics = [
+            Metric.of("audio", audio_s, "s"),
+            Metric.of("time taken", total_s, "s"),
+            Metric.of("real-time factor", total_s / audio_s if audio_s else 0.0),
+            Metric.of("peak memory", memory.peak() / 2**20, "MiB"),
+            Metric.of("words", len(transcript.words)),
+            Metric.of("speakers", len(transcript.speakers)),
+            Metric.of("confidence in the number of speakers", diarization.count_confidence),
+        ]
+        stages = Table("Stages", ("stage", "seconds"), tuple((k, f"{v:.2f}") for k, v in clock.seconds.items()))
+        engine, why = choose_engine(self.config.recognition)
+        details: dict[str, Any] = {
+            "wieldy": __version__,
+            "engine": self.recognizer.name,
+            "model": self.recognizer.model_id,
+            "diarizer": self.diarizer.name,
+            "options": dataclasses.asdict(self.config),
+        }
+        notes = (*transcript.warnings, *((why,) if why else ()))
+        return Report(transcript.name, tuple(metrics), (stages,), notes=notes, details=details)
+
+
+class _Clock:
+    """Seconds per stage, and progress to whoever watches."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress or (lambda _stage, _share: None)
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        start = time.perf_counter()
+        self.progress(name, 0.0)
+        yield lambda share: self.progress(name, share)
+        self.progress(name, 1.0)
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _open(source: Path | str | Recording, config: MeetingConfig) -> tuple[Recording, ChannelPlan]:
+    recording = source if isinstance(source, Recording) else Recording.open(source)
+    return recording, choose_channels(recording, config.channels)
+
+
+def _find_speakers(
+    recording: Recording,
+    plan: ChannelPlan,
+    speech: Mapping[int, Sequence[Span]],
+    config: MeetingConfig,
+    diarizer: Diarizer,
+) -> Diarization:
+    """One speaker per channel where the channels are split, else whoever the diariser hears on the only channel."""
+    if plan.kind == "split":
+        return Diarization(active_turns_per_channel(recording, speech))
+    (channel,) = plan.channels
+    return diarizer.diarize(recording, speech[channel], config.count, channel=channel)
+
+
+def clock_time(milliseconds: int) -> str:
+    """"0:01:02" for a point in a recording."""
+    minutes, seconds = divmod(milliseconds // 1000, 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _in_order(words: Sequence[Word], changes: set[int]) -> tuple[list[Word], set[int]]:
+    """Words sorted by start, and where the marked ones went."""
+    order = sorted(range(len(words)), key=lambda index: words[index].start_ms)
+    return [words[index] for index in order], {new for new, old in enumerate(order) if old in changes}

@@ -1,0 +1,85 @@
+"""Which engine runs which model: `build` turns a model name and an engine choice into a ready `Recognizer`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import get_args
+
+from wieldy import weights
+from wieldy.errors import MissingError, UsageError
+from wieldy.speech.recognize import EngineName, Recognizer
+
+DEFAULT_MODEL = "whisper-tiny.en"
+MULTILINGUAL_MODEL = "large-v3-turbo"  # what the error for other languages recommends
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognitionConfig:
+    """What recognises, and how. Model and engine are separate choices: most engines run most Whisper models."""
+
+    model: str = DEFAULT_MODEL  # name in `wieldy models list`, faster-whisper or hub name, or a local folder
+    engine: EngineName = "auto"  # auto: faster-whisper, or transformers where an option needs token scores
+    language: str | None = None  # code such as "de"; None: English with an English-only model, else detected
+    beam_size: int = 5  # hypotheses kept while decoding, >= 1; Whisper's own default
+    threads: int | None = None  # cores to use; None: all
+    token_scores: bool = False  # needed by language-model fusion; faster-whisper has none
+
+    def __post_init__(self) -> None:
+        if self.engine not in get_args(EngineName):
+            raise UsageError(f"--engine {self.engine}", hint=f"choose one of {', '.join(get_args(EngineName))}")
+        if self.language is not None and not re.fullmatch("[a-z]{2,3}", self.language):
+            raise UsageError(f"--language {self.language}", hint="give a code of two or three letters, such as en")
+        if self.beam_size < 1:
+            raise UsageError(f"beam_size is {self.beam_size}", hint="it must be at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads {self.threads}", hint="it must be at least 1")
+
+
+def choose_engine(config: RecognitionConfig) -> tuple[EngineName, str]:
+    """The engine that will run, and one line saying why where it was our choice and not the obvious one."""
+    if config.engine != "auto":
+        if config.token_scores and config.engine != "transformers":
+            raise UsageError(
+                f"--engine {config.engine} gives no token scores, which this option needs",
+                hint="leave --engine at auto or choose transformers",
+            )
+        return config.engine, ""
+    if config.token_scores:
+        return "transformers", "engine transformers: this option needs token scores, which faster-whisper has not"
+    return "faster-whisper", ""
+
+
+def build(config: RecognitionConfig = RecognitionConfig(), *, offline: bool = False) -> Recognizer:
+    """Load the model into its engine. `MissingError` names what to run where model or engine is not there."""
+    engine, _ = choose_engine(config)
+    recognizer: Recognizer
+    if engine == "pocketsphinx":
+        from wieldy.speech.recognize.pocketsphinx import PocketSphinx
+
+        recognizer = PocketSphinx()
+    elif engine == "transformers":
+        from wieldy.speech.recognize.transformers import TransformersRecognizer
+
+        folder = weights.as_transformers(weights.locate(config.model, offline=offline))
+        recognizer = TransformersRecognizer(
+            folder, model_id=config.model, language=config.language, beam_size=config.beam_size, threads=config.threads
+        )
+    else:
+        from wieldy.speech.recognize.faster_whisper import FasterWhisper
+
+        folder = weights.as_ctranslate2(weights.locate(config.model, offline=offline))
+        recognizer = FasterWhisper(
+            folder, model_id=config.model, language=config.language, beam_size=config.beam_size, threads=config.threads
+        )
+    languages = recognizer.capabilities.languages
+    if config.language is None or languages is None or config.language in languages:
+        return recognizer
+    if len(languages) > 1:
+        raise UsageError(
+            f"model {config.model} does not know language {config.language!r}", hint=f"it knows {', '.join(languages)}"
+        )
+    raise MissingError(
+        f"model {config.model} knows no language but {languages[0]!r}, not {config.language!r}",
+        hint=f"run: wieldy models get {MULTILINGUAL_MODEL}, then use --model {MULTILINGUAL_MODEL}",
+    )
