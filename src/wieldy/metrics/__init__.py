@@ -1,0 +1,1 @@
+"""How good a result is, as counts that add up. Rates are derived from the counts, and carry an interval."""
