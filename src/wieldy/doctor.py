@@ -18,15 +18,11 @@ from wieldy.devices import cpu, memory
 from wieldy.report import Report, Table
 from wieldy.weights.registry import registry
 
-# What each extra of the installation is for; which packages it has is read from wieldy's own metadata.
+# What each extra that has packages of its own is for ("" is the base); which they are is read from wieldy's metadata.
 EXTRAS = {
     "": "transcribe, diarize, score",
-    "torch": "Whisper and other models of transformers; converting models",
-    "speech": "a small recogniser (pocketsphinx), a voice for examples and tests (hibari)",
-    "compress": "smaller and faster models",
-    "generate": "images and video for less",
-    "learn": "training for less",
-    "trust": "protecting data, explaining attacks",
+    "torch": "models of transformers; converting, training and compressing models",
+    "speech": "a small recogniser (pocketsphinx), a voice for simulated meetings (hibari)",
     "dev": "working on wieldy itself",
     "docs": "building the documentation",
 }
@@ -134,33 +130,18 @@ def _notes(level: str | None, packages: dict[str, dict[str, str | None]], system
 
 
 def _packages(extra: str) -> dict[str, str | None]:
-    """Each package of an extra (of the base for ""), extras of extras included, with its version or None."""
+    """Each package that an extra (the base for "") asks for itself, with its version or None."""
     try:
         requirements = metadata.requires("wieldy") or []
     except metadata.PackageNotFoundError:
         return {}
-    found: dict[str, str | None] = {}
+    found = {}
     for requirement in requirements:
-        name, inner, marked = _parse(requirement)
-        if marked != extra:
-            continue
-        if name != "wieldy":
-            found[name] = _version(name)
-        for one in inner if name == "wieldy" else ():
-            found |= _packages(one)
-    return dict(sorted(found.items()))
-
-
-def _parse(requirement: str) -> tuple[str, list[str], str]:
-    """Name, extras asked for and the extra this line belongs to: `wieldy[torch] ; extra == "learn"`."""
-    name = re.match(r"[\w.-]+", requirement)
-    inner = re.match(r"[\w.-]+\[([^\]]*)\]", requirement)
-    marked = re.search(r"extra\s*==\s*[\"']([\w.-]+)[\"']", requirement)
-    return (
-        name[0] if name else requirement,
-        [one.strip() for one in inner[1].split(",")] if inner else [],
-        marked[1] if marked else "",
-    )
+        name = re.match(r"[\w.-]+", requirement)
+        marked = re.search(r"extra\s*==\s*[\"']([\w.-]+)[\"']", requirement)
+        if name and name[0] != "wieldy" and (marked[1] if marked else "") == extra:
+            found[name[0]] = _version(name[0])
+    return found
 
 
 def _version(package: str) -> str | None:
