@@ -233,7 +233,9 @@ def _take_in(source: Source, label: str) -> tuple[_Store, tuple[str, ...]]:
 
 def _usable(block: np.ndarray) -> np.ndarray:
     """Samples in [-1, 1] with zeros for what is not a number; changed in place."""
-    np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.isfinite(block)
+    if not finite.all():
+        block[~finite] = 0.0
     return np.clip(block, -1.0, 1.0, out=block)
 
 
@@ -249,7 +251,7 @@ class _Inspection:
         self._not_numbers += block.size - int(np.count_nonzero(np.isfinite(block)))
         block = _usable(block)
         self._clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
-        self._energy += np.einsum("nc,nc->c", block, block, dtype=np.float64)
+        self._energy += [np.dot(channel, channel) for channel in block.T]
         return block
 
     def check(self, label: str) -> None:
@@ -259,7 +261,7 @@ class _Inspection:
         if self._samples == self._not_numbers:
             raise InputError(f"{label} holds no numbers: all {self._samples:,} samples are NaN or infinite")
 
-    def warnings(self, rate: float) -> Iterator[str]:
+    def warnings(self, rate: int) -> Iterator[str]:
         if rate < 8000:
             yield f"a sample rate of {rate:,} Hz leaves out most consonants; expect many wrong words"
         if self._not_numbers:
@@ -332,7 +334,7 @@ class _Keeper:
 class _Array:
     """Samples in memory as a source."""
 
-    def __init__(self, samples: np.ndarray, rate: float) -> None:
+    def __init__(self, samples: np.ndarray, rate: int) -> None:
         self.rate, self.channels = rate, samples.shape[0]
         self.warnings: list[str] = []
         self.seekable: Path | None = None

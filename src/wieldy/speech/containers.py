@@ -38,7 +38,7 @@ LIBAV_FORMATS = (
 class Source(Protocol):
     """Something that yields samples once, from start to end."""
 
-    rate: float  # Hz
+    rate: int  # Hz
     channels: int
     warnings: list[str]  # complete once `blocks` is exhausted
     seekable: Path | None  # the file, where libsndfile can read any part of it by seeking, to the sample
@@ -67,7 +67,7 @@ class _Libsndfile:
     @property
     def is_empty(self) -> bool:
         """Whether the header speaks of no samples at all, as that of a recorder that was switched off does."""
-        return self._sound.frames == 0
+        return bool(self._sound.frames == 0)
 
     def blocks(self) -> Iterator[np.ndarray]:
         step = max(1, BLOCK_SAMPLES // self.channels)
@@ -133,7 +133,7 @@ class _Libav:
         except BaseException:
             self._container.close()
             raise
-        self.rate: float = first.sample_rate
+        self.rate: int = first.sample_rate
         self.channels: int = first.layout.nb_channels
         self._first = first
 
@@ -155,7 +155,7 @@ class _Libav:
                     break
                 if packet.has_sidedata("encryption_info"):
                     raise _UnusableError("its audio track is encrypted")
-                yield from packet.decode()
+                yield from (frame for frame in packet.decode() if isinstance(frame, av.AudioFrame))
             except av.FFmpegError:
                 damaged += 1
                 if damaged > MAX_DAMAGED_PACKETS:
