@@ -4,8 +4,9 @@ import json
 import pytest
 from rich.console import Console
 
-from wieldy import catalog
+from wieldy import catalog, claims
 from wieldy.catalog import show
+from wieldy.claims.result import Arm, ClaimResult, Condition, Provenance, write_json
 from wieldy.errors import UsageError
 
 
@@ -54,21 +55,33 @@ def test_the_card_of_a_planned_system_promises_nothing():
 
 
 @pytest.mark.parametrize("stored", [None, "not json", "[]", "{}"])
-def test_a_claim_without_a_result_is_not_run_yet(results, stored):
+def test_a_claim_without_a_result_is_not_run(results, stored):
     system = catalog.find("speech-pipeline")
     if stored is not None:
         (results / "speech-pipeline.json").write_text(stored)
-    assert show.verdict(system) == "not run yet"
-    assert "not run yet" in printed(show.card(system))
+    assert show.verdict(system) == "not run"
+    assert "not run" in printed(show.card(system))
 
 
-@pytest.mark.parametrize(("holds", "expected"), [(True, "holds"), (False, "does not hold")])
-def test_the_card_tells_the_last_result_as_it_is(results, holds, expected):
+@pytest.mark.parametrize(("figure", "expected"), [(1.0, "holds"), (3.0, "does not hold"), (None, "not run")])
+def test_the_card_tells_the_last_result_as_it_is(results, figure, expected):
     system = catalog.find("speech-pipeline")
-    stored = {"holds": holds, "statement": "It works.", "date": "2026-11-22"}
-    (results / "speech-pipeline.json").write_text(json.dumps(stored))
+    result = ClaimResult(
+        slug=system.slug,
+        statement="It works.",
+        scale="full",
+        baseline="glue",
+        arms=(Arm("glue", ()),),
+        primary=Condition("fewer errors", figure, "<", 2.0, reason="no model"),
+        provenance=Provenance("2026-11-22 10:00 UTC", "abc", True, "a processor", {}),
+    )
+    write_json(result, results)
     lines = {line.split("  ")[0]: line for line in printed(show.card(system)).splitlines()}
     assert lines["claim"].split(maxsplit=1)[1].strip() == expected
     assert "It works." in lines["statement"]
     assert "2026-11-22" in lines["date"]
-    assert show.card_json(system)["claim_result"] == stored
+    assert show.card_json(system)["claim_result"] == result.to_json()
+
+
+def test_results_are_read_where_claims_store_them():
+    assert show.RESULTS == claims.RESULTS

@@ -31,13 +31,11 @@ def last_result(slug: str) -> dict[str, Any] | None:
 
 
 def verdict(system: System) -> str:
-    """The claim in a few words: "holds", "does not hold", "not run yet" or, for a planned system, "-"."""
+    """The claim in a few words: "holds", "does not hold", "not run", or "-" for a planned system."""
     if not system.claim:
         return "-"
-    result = last_result(system.slug)
-    if result is None or "holds" not in result:
-        return "not run yet"
-    return "holds" if result["holds"] is True else "does not hold"
+    primary = (last_result(system.slug) or {}).get("primary")
+    return str(primary["verdict"]) if isinstance(primary, dict) and "verdict" in primary else "not run"
 
 
 def listing(room: str | None = None) -> RenderableType:
