@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from wieldy.cache import cache_root
 from wieldy.errors import OutputError
@@ -52,13 +51,15 @@ def record_source(folder: Path, asset: Asset, source: Carrier | Hub) -> None:
     (folder / SOURCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def source_of(folder: Path) -> dict[str, Any]:
-    """What was recorded when the folder was made; empty where nothing readable was."""
+def origin(path: Path) -> str:
+    """The package or repository that was recorded beside the files of an asset; empty where none was."""
+    folder = path if path.is_dir() else path.parent
     try:
-        source = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return source if isinstance(source, dict) else {}
+        source = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))["source"]
+        carrier = source.get("carrier")
+        return f"{carrier['package']} {carrier['version']}" if carrier else str(source["hub"]["repo"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 @contextlib.contextmanager
