@@ -34,8 +34,8 @@ lint: .venv/everything.stamp ## style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-claims: models ## every claim there is, at full scale (hours)
-	@$(BIN)/wieldy reproduce all
+claims: models ## every claim at full scale, one at a time; stores what they found
+	@$(BIN)/python -m wieldy.claims
 
 bench: models ## speed and memory against named peers
 	@$(BIN)/python -m benchmarks
@@ -44,7 +44,7 @@ docs: .venv/everything.stamp ## the documentation, into site/
 	@$(BIN)/mkdocs build --strict
 
 readme: .venv/everything.stamp ## the generated table in README.md
-	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/catalog_pages.py
 
 clean: ## what a build leaves behind; .venv and the user's cache stay
 	rm -rf build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
@@ -53,7 +53,7 @@ clean: ## what a build leaves behind; .venv and the user's cache stay
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "wieldy needs Python 3.11 or newer: run make with PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # The base installation has no torch. A stamp is older than what it depends on when the installation is stale.
 .venv/base.stamp: $(BUILD_INPUTS) | $(BIN)/python
