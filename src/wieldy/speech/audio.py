@@ -13,7 +13,7 @@ import stat
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -102,11 +102,14 @@ class Recording:
 
     def read(self, start_ms: int, end_ms: int, channel: int = 0) -> np.ndarray:
         """One channel from `start_ms` to `end_ms` as float32 [samples]; what lies outside the recording is left out."""
-        if not 0 <= channel < self.channels:
-            raise InputError(f"{self.name} has no channel {channel}", hint=f"its channels are 0 to {self.channels - 1}")
-        first, last = (min(max(ms * SAMPLES_PER_MS, 0), self.sample_count) for ms in (start_ms, end_ms))
-        samples: np.ndarray = self._store.read(first, max(first, last))[channel]
+        self._check_channel(channel)
+        samples: np.ndarray = self.read_channels(start_ms, end_ms)[channel]
         return samples
+
+    def read_channels(self, start_ms: int, end_ms: int) -> np.ndarray:
+        """Like `read`, all channels at once: float32 [channels, samples]."""
+        first, last = (min(max(ms * SAMPLES_PER_MS, 0), self.sample_count) for ms in (start_ms, end_ms))
+        return self._store.read(first, max(first, last))
 
     def blocks(self, seconds: float = 60.0) -> Iterator[np.ndarray]:
         """All of it, in order, as float32 [channels, samples] of `seconds` each; the last block may be shorter."""
@@ -115,16 +118,25 @@ class Recording:
             yield self._store.read(first, min(first + step, self.sample_count))
 
     def channel(self, index: int) -> Recording:
-        """A view of one channel, for stages that work on mono. It shares the samples and has its own digest."""
-        if not 0 <= index < self.channels:
-            raise InputError(f"{self.name} has no channel {index}", hint=f"its channels are 0 to {self.channels - 1}")
+        """A view of one channel, for stages that work on mono."""
+        return self.mean((index,))
+
+    def mean(self, channels: Sequence[int]) -> Recording:
+        """A view with one channel, the mean of `channels`. It shares the samples and has its own digest."""
+        for channel in channels:
+            self._check_channel(channel)
         if self.channels == 1:
             return self
-        return Recording(self.name, _OneChannel(self._store, index), digest(self.digest, index), self.warnings)
+        view = _Mean(self._store, list(channels))
+        return Recording(self.name, view, digest(self.digest, list(channels)), self.warnings)
 
     def close(self) -> None:
         """Free the working copy; reading afterwards is an error. Views of the recording end with it."""
         self._store.close()
+
+    def _check_channel(self, channel: int) -> None:
+        if not 0 <= channel < self.channels:
+            raise InputError(f"{self.name} has no channel {channel}", hint=f"its channels are 0 to {self.channels - 1}")
 
     def __enter__(self) -> Recording:
         return self
@@ -189,15 +201,16 @@ class _Original:
         self._sound.close()
 
 
-class _OneChannel:
+class _Mean:
     channels = 1
 
-    def __init__(self, store: _Store, index: int) -> None:
+    def __init__(self, store: _Store, averaged: list[int]) -> None:
         self.sample_count = store.sample_count
-        self._store, self._index = store, index
+        self._store, self._averaged = store, averaged
 
     def read(self, first: int, last: int) -> np.ndarray:
-        return self._store.read(first, last)[self._index : self._index + 1]
+        samples: np.ndarray = self._store.read(first, last)[self._averaged].mean(axis=0, keepdims=True)
+        return samples
 
     def close(self) -> None:
         """The recording it was taken from owns the samples."""
