@@ -23,7 +23,13 @@ from wieldy.report import Metric, Report, Table
 from wieldy.speech.align import complete_times
 from wieldy.speech.attribute import AttributionConfig, attribute, drop_ghosts, name_speakers
 from wieldy.speech.audio import Recording
-from wieldy.speech.channels import ChannelPlan, ChannelPolicy, active_turns_per_channel, choose_channels
+from wieldy.speech.channels import (
+    ChannelPlan,
+    ChannelPolicy,
+    active_turns_per_channel,
+    choose_channels,
+    without_crosstalk,
+)
 from wieldy.speech.diarize import Diarization, Diarizer, SpeakerCount
 from wieldy.speech.diarize.dvector import DVectorConfig, DVectorDiarizer
 from wieldy.speech.itn import Itn, as_written
@@ -67,7 +73,7 @@ def diarize(
     with clock.stage("read"):
         recording, plan = _open(source, config)
     with clock.stage("find speech"):
-        speech = {channel: detect_speech(recording, config.vad, channel=channel) for channel in plan.channels}
+        speech = _find_speech(recording, plan, config.vad)
     with clock.stage("find speakers"):
         found = _find_speakers(recording, plan, speech, config, DVectorDiarizer(config.diarization))
     transcript = Transcript(
@@ -105,7 +111,7 @@ class Transcriber:
         warnings = [*recording.warnings, *plan.warnings]
 
         with clock.stage("find speech"):
-            speech = {channel: detect_speech(recording, config.vad, channel=channel) for channel in plan.channels}
+            speech = _find_speech(recording, plan, config.vad)
         if not any(speech.values()):
             warnings.append("no speech found")
 
@@ -216,7 +222,14 @@ class _Clock:
 
 def _open(source: Path | str | Recording, config: MeetingConfig) -> tuple[Recording, ChannelPlan]:
     recording = source if isinstance(source, Recording) else Recording.open(source)
-    return recording, choose_channels(recording, config.channels)
+    plan = choose_channels(recording, config.channels)
+    return plan.view(recording), plan
+
+
+def _find_speech(recording: Recording, plan: ChannelPlan, config: VadConfig) -> dict[int, tuple[Span, ...]]:
+    """The speech of each channel that is listened to; what leaked from one into another is nobody's."""
+    found = {channel: detect_speech(recording, config, channel=channel) for channel in plan.channels}
+    return without_crosstalk(recording, found)
 
 
 def _find_speakers(
@@ -228,7 +241,7 @@ def _find_speakers(
 ) -> Diarization:
     """One speaker per channel where the channels are split, else whoever the diariser hears on the only channel."""
     if plan.kind == "split":
-        return Diarization(active_turns_per_channel(recording, speech))
+        return Diarization(active_turns_per_channel(speech))
     (channel,) = plan.channels
     return diarizer.diarize(recording, speech[channel], config.count, channel=channel)
 
