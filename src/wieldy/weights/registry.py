@@ -98,12 +98,15 @@ class Asset:
 
     @classmethod
     def from_toml(cls, data: dict[str, Any]) -> Asset:
-        """Read one `[[asset]]` table; unknown keys are refused."""
-        parts: dict[str, Any] = {**data, "files": tuple(AssetFile(**file) for file in data["files"])}
-        for key, part in (("carrier", Carrier), ("hub", Hub)):
-            if key in data:
-                parts[key] = part(**data[key])
-        return cls(**parts)
+        """Read one `[[asset]]` table; a missing or unknown key is a `UsageError`."""
+        try:
+            parts: dict[str, Any] = {**data, "files": tuple(AssetFile(**file) for file in data["files"])}
+            for key, part in (("carrier", Carrier), ("hub", Hub)):
+                if key in data:
+                    parts[key] = part(**data[key])
+            return cls(**parts)
+        except (TypeError, KeyError) as error:
+            raise UsageError(f"registry: {data.get('name', 'an asset without a name')}: {error}") from error
 
     @property
     def bytes(self) -> int:
@@ -129,8 +132,12 @@ class Asset:
 def read_registry(path: Path) -> dict[str, Asset]:
     """The assets in a registry file by name, in its order."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["asset"]
-    assets = [Asset.from_toml(table) for table in tables]
-    return {asset.name: asset for asset in assets}
+    assets: dict[str, Asset] = {}
+    for asset in map(Asset.from_toml, tables):
+        if asset.name in assets:
+            raise UsageError(f"registry: {asset.name} is there twice")
+        assets[asset.name] = asset
+    return assets
 
 
 @functools.cache

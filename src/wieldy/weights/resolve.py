@@ -36,7 +36,7 @@ def locate(name: str | os.PathLike[str], *, offline: bool = False, progress: boo
             f"the {asset.kind if asset else 'model'} {name}{size} is not on this machine and {why}",
             hint=f"run `wieldy models get {name}`{without}",
         )
-    return _fetch_asset(asset, progress) if asset else hub.fetch(_hub_of(name), name, progress=progress)
+    return fetch(asset, progress=progress) if asset else hub.fetch(_hub_of(name), name, progress=progress)
 
 
 def get(name: str, *, progress: bool = True) -> Path:
@@ -46,7 +46,7 @@ def get(name: str, *, progress: bool = True) -> Path:
         return hub.fetch(_hub_of(name), name, progress=progress)
     if asset.bundled:
         return _bundled(asset)
-    return _fetch_asset(asset, progress, again=True)
+    return fetch(asset, progress=progress, again=True)
 
 
 def where(name: str | os.PathLike[str]) -> Path | None:
@@ -87,7 +87,11 @@ def _bundled(asset: Asset) -> Path:
     return path
 
 
-def _fetch_asset(asset: Asset, progress: bool, *, again: bool = False) -> Path:
+def fetch(asset: Asset, *, progress: bool = True, again: bool = False) -> Path:
+    """Download `asset` into the cache, unless it is there or `again` is set; returns what stands for it.
+
+    Safe to call from several processes at once: one downloads, the others wait and find it done.
+    """
     folder = folder_of(asset)
     with locked(folder):
         # While this process waited for the lock another one may have fetched it.
