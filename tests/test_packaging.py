@@ -1,6 +1,7 @@
 """What the code imports, what the package asks for and what is pinned are one list."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -31,6 +32,9 @@ BEHIND_THE_SCENES = {
 }
 
 
+providers_of_modules = functools.cache(metadata.packages_distributions)
+
+
 def plain(requirement: str) -> str:
     """`Pyannote.core[x]>=1` as `pyannote-core`."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
@@ -38,7 +42,7 @@ def plain(requirement: str) -> str:
 
 def imported_packages(*folders: str) -> dict[str, set[str]]:
     """Third-party packages imported anywhere below the folders, each with the files that do."""
-    providers = metadata.packages_distributions()
+    providers = providers_of_modules()
     found: dict[str, set[str]] = {}
     for path in (path for folder in folders for path in (CHECKOUT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
