@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import soundfile
 
+from wieldy.cache import Cache, cache_root, digest, replacing, sha256_of
 from wieldy.errors import InputError, UsageError
-from wieldy.speech import script, synthesize
+from wieldy.speech import formats, script, synthesize
 from wieldy.speech.synthesize import Speech
 from wieldy.speech.transcript import Transcript, Turn, Word, merge_turns
 
@@ -94,6 +98,22 @@ class SimulatedMeeting:
     def overlap(self) -> float:
         return overlap_ratio(self.transcript.turns)
 
+    def save(self, path: Path | str) -> tuple[Path, Path]:
+        """Write the sound to `path` (.wav or .flac, 16 bits, nothing lost) and the transcript beside it as `.json`."""
+        path = Path(path)
+        if path.suffix not in (".wav", ".flac"):
+            raise UsageError(f"cannot save sound as {path.name}", hint="the name must end in .wav or .flac")
+        with replacing(path) as temporary:
+            soundfile.write(temporary, self.samples, self.sample_rate, subtype="PCM_16")
+        formats.write(self.transcript, path.with_suffix(".json"), "json", overwrite=True)
+        return path, path.with_suffix(".json")
+
+    @classmethod
+    def load(cls, path: Path | str) -> SimulatedMeeting:
+        """What `save` wrote to `path`."""
+        samples, sample_rate = soundfile.read(path, dtype="float32")
+        return cls(samples, sample_rate, formats.read(Path(path).with_suffix(".json")))
+
 
 def overlap_ratio(turns: Sequence[Turn]) -> float:
     """Time with two or more speakers over time with at least one; 0.0 where nobody speaks."""
@@ -106,8 +126,27 @@ def overlap_ratio(turns: Sequence[Turn]) -> float:
     return several / anyone if anyone else 0.0
 
 
-def meeting(recipe: MeetingRecipe) -> SimulatedMeeting:
-    """Let the recipe's voices talk. Raises `MissingError` where a voice's engine is not installed."""
+def meeting(recipe: MeetingRecipe, *, cached: bool = True) -> SimulatedMeeting:
+    """Let the recipe's voices talk; a meeting made before comes out of the cache if `cached`.
+
+    Raises `MissingError` where a voice's engine is not installed, `UsageError` where the recipe cannot be met.
+    """
+    if not cached:
+        return _held(recipe)
+    engines = sorted({synthesize.voice_named(name).engine for name in recipe.voices})
+    # Another version of an engine or of this code makes another meeting.
+    code = [sha256_of(Path(__file__).with_name(name)) for name in _MADE_BY]
+    key = digest(recipe, [(engine, synthesize.engine_version(engine)) for engine in engines], code)
+    path = Cache(cache_root()).path("meetings", key, ".flac")
+    if not path.with_suffix(".json").exists():  # written last
+        _held(recipe).save(path)
+    return SimulatedMeeting.load(path)
+
+
+_MADE_BY = ("simulate.py", "synthesize.py", "script.py", "script.toml")
+
+
+def _held(recipe: MeetingRecipe) -> SimulatedMeeting:
     rng = np.random.default_rng([recipe.seed, 0])
     voices = {name: synthesize.voice_named(name) for name in recipe.voices}
 
@@ -236,6 +275,7 @@ _SHARED_BOTH = 0.9
 # With a back-channel in its middle part a turn shares less at its ends, so that no three people speak at once.
 _MIDDLE = (0.3, 0.7)
 _SHARED_BESIDE = 0.25
+_SHORTEST_MS = 300  # no back-channel is shorter
 
 
 def _compose(
@@ -272,7 +312,7 @@ def _backchannels(
     inside: dict[int, _Said] = {}
     for index in map(int, rng.permutation(len(turns))):
         listeners = [name for name in recipe.voices if name != turns[index].speaker]
-        if budget_ms <= 0 or not listeners:
+        if budget_ms < _SHORTEST_MS or not listeners:
             break
         listener = listeners[rng.integers(len(listeners))]
         clip = listen(listener)
@@ -363,7 +403,8 @@ def _mix(recipe: MeetingRecipe, placed: Sequence[_Said]) -> SimulatedMeeting:
         words=tuple(words),
         turns=turns,
         duration_ms=duration_ms,
-        meta={"recipe": dataclasses.asdict(recipe), "overlap": overlap_ratio(turns)},
+        # As JSON gives it back, so that a saved meeting equals the one that was made.
+        meta={"recipe": json.loads(json.dumps(dataclasses.asdict(recipe))), "overlap": overlap_ratio(turns)},
     )
     return SimulatedMeeting(np.round(samples * 32768) / np.float32(32768), SAMPLE_RATE, transcript)
 
