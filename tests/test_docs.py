@@ -135,6 +135,8 @@ def test_a_command_on_a_page_can_be_given(place, command):
         extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert words[2:4] == ["-c", "constraints.txt"]
         assert set(re.findall(r"\w+", words[4])) <= set(extras)
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2])
     else:
         assert command == "echo $?", f"{place} has a command that nothing checks: {command}"
 
@@ -203,6 +205,8 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     pages = list(tmp_path.glob("site/**/*.html"))
     names = {path.relative_to(tmp_path / "site").as_posix() for path in pages}
     assert {"index.html", "transcribe.html", "systems/index.html", "systems/speech-pipeline.html"} <= names
+    # What an option means is written in a comment beside it and must reach the reader.
+    assert "hypotheses kept while decoding" in (tmp_path / "site/api/recognize.html").read_text(encoding="utf-8")
     for path in pages:
         parser = RemoteAssets()
         parser.feed(path.read_text(encoding="utf-8"))
