@@ -15,7 +15,7 @@ from wieldy.errors import UsageError
 from wieldy.metrics.text import WordErrors
 from wieldy.report import Report
 from wieldy.speech import score as score_module
-from wieldy.speech.score import Score, score
+from wieldy.speech.score import Score, score, split_references
 from wieldy.speech.transcript import UNKNOWN, Transcript, Turn, Word
 
 
@@ -195,6 +195,18 @@ def test_a_reference_of_turns_only_and_one_of_words_only() -> None:
     assert words_only.cpwer.errors == 0
     assert words_only.der is None
     assert words_only.notes == ("DER and JER not computed: the reference has no turns",)
+
+
+def test_words_and_turns_may_come_from_two_files() -> None:
+    both = transcript(("A", "one two"), ("B", "three"))
+    words, turns = dataclasses.replace(both, turns=()), dataclasses.replace(both, words=())
+    reference, reference_turns = split_references([turns, words])
+    found = score(both, reference, reference_turns=reference_turns)
+    assert found.cpwer.errors == 0
+    assert found.der.rate == 0.0
+    assert split_references([both]) == (both, both.turns)
+    with pytest.raises(UsageError, match="2 of 2 references have words: give one file, or one with words and one"):
+        split_references([both, words])
 
 
 def test_a_reference_without_speakers_has_no_cpwer() -> None:

@@ -99,6 +99,7 @@ def score(
     hypothesis: Transcript,
     reference: Transcript,
     *,
+    reference_turns: Sequence[Turn] | None = None,
     normalize: NormalizerName = "basic",
     tcp_collar_s: float = 5.0,
     der_collar_s: float = 0.0,
@@ -107,9 +108,11 @@ def score(
 ) -> Score:
     """Score `hypothesis` against `reference`.
 
-    `tcp_collar_s` is how far apart in time two words may lie and still match (seconds, above 0). `der_collar_s` is
-    left out of DER and JER on each side of every reference boundary: 0.0 is strict, 0.25 the habit of older
-    evaluations. `skip_overlap` leaves out time in which several reference speakers talk. `seed` draws the bootstrap.
+    `reference_turns` are who really spoke when, where that comes from elsewhere than the words (`split_references`);
+    by default the turns of `reference`. `tcp_collar_s` is how far apart in time two words may lie and still match
+    (seconds, above 0). `der_collar_s` is left out of DER and JER on each side of every reference boundary: 0.0 is
+    strict, 0.25 the habit of older evaluations. `skip_overlap` leaves out time in which several reference speakers
+    talk. `seed` draws the bootstrap.
     """
     if not (math.isfinite(tcp_collar_s) and tcp_collar_s > 0):
         raise UsageError(f"the tcpWER collar is {tcp_collar_s} s", hint="give seconds above 0, such as 5")
@@ -127,7 +130,20 @@ def score(
         words_interpolated=sum(word.source == "interpolated" for word in hypothesis.words),
     )
     found = _with_words(found, _tokens(reference, normalize), _tokens(hypothesis, normalize), seed)
-    return _with_turns(found, reference, hypothesis, seed)
+    return _with_turns(found, reference.turns if reference_turns is None else reference_turns, hypothesis, seed)
+
+
+def split_references(references: Sequence[Transcript]) -> tuple[Transcript, tuple[Turn, ...]]:
+    """The transcript to score words against and the turns to score time against: of one file, or of one file with
+    words and one with turns only (an STM file beside an RTTM file)."""
+    if len(references) == 1:
+        return references[0], references[0].turns
+    with_words = [reference for reference in references if reference.words]
+    with_turns = [reference for reference in references if reference.turns and not reference.words]
+    if not (len(references) == 2 and len(with_words) == len(with_turns) == 1):
+        counts = f"{len(with_words)} of {len(references)} references have words"
+        raise UsageError(counts, hint="give one file, or one with words and one with turns only")
+    return with_words[0], with_turns[0].turns
 
 
 @dataclass(frozen=True)
@@ -202,9 +218,9 @@ def _with_words(found: Score, reference: Sequence[_Token], hypothesis: Sequence[
     )
 
 
-def _with_turns(found: Score, reference: Transcript, hypothesis: Transcript, seed: int) -> Score:
+def _with_turns(found: Score, reference: Sequence[Turn], hypothesis: Transcript, seed: int) -> Score:
     missing = None
-    if not reference.turns:
+    if not reference:
         missing = "reference"
     elif not hypothesis.turns and hypothesis.words:
         # A hypothesis without words either is silence, and is scored as such.
@@ -213,7 +229,7 @@ def _with_turns(found: Score, reference: Transcript, hypothesis: Transcript, see
         note = f"DER and JER not computed: the {missing} has no turns"
         return dataclasses.replace(found, notes=(*found.notes, note))
     blocks, jer = turns.turn_errors(
-        reference.turns, hypothesis.turns, collar_s=found.der_collar_s, skip_overlap=found.skip_overlap
+        reference, hypothesis.turns, collar_s=found.der_collar_s, skip_overlap=found.skip_overlap
     )
     intervals = dict(found.intervals)
     der = sum(blocks, TimeErrors())
