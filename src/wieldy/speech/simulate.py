@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,10 @@ def _held(recipe: MeetingRecipe) -> SimulatedMeeting:
 
     turns: Sequence[_Said]
     if recipe.script is not None:
-        turns = [_Said(voice, _joined([speak(voice, text)], rng)) for voice, text in recipe.script]
+        turns = [
+            _Said(voice, _joined([speak(voice, sentence) for sentence in re.split(r"(?<=[.?!])\s+", text)], rng))
+            for voice, text in recipe.script
+        ]
     else:
         texts = script.sentences(rng)
         turns = _take_turns(recipe, rng, lambda voice: speak(voice, next(texts)))
