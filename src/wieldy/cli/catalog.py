@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from wieldy.cli.options import Text
 from wieldy.cli.output import print_json, show
 
 
@@ -13,7 +14,7 @@ from wieldy.cli.output import print_json, show
 class List:
     """The systems wieldy carries, by room, with what each does for you and whether it is there yet."""
 
-    room: str | None = None
+    room: Text = None
     """Only this room: speech, compress, generate, learn or trust."""
     json: bool = False
     """Print JSON."""

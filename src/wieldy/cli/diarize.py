@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
-from wieldy.cli.output import check_free, progress_bar, say
+from wieldy.cli.options import Files, Number
+from wieldy.cli.output import progress_bar, say
 from wieldy.cli.transcribe import output_paths
 from wieldy.errors import UsageError
 
@@ -17,17 +16,17 @@ from wieldy.errors import UsageError
 class Diarize:
     """Find out who spoke when, without the words, and write it as RTTM; needs no recognition model."""
 
-    files: Positional[tuple[Path, ...]]
+    files: Files
     """Recordings: wav, flac, mp3, m4a, ogg, mkv, ..."""
     out: Path = Path()
     """Folder for the .rttm files."""
     overwrite: bool = False
     """Replace files that are already there."""
-    speakers: int | None = None
+    speakers: Number = None
     """Exactly this many people speak. Default: find out."""
     min_speakers: int = 1
     """At least this many people speak."""
-    max_speakers: int | None = None
+    max_speakers: Number = None
     """At most this many people speak."""
     channels: Literal["auto", "mono", "split"] = "auto"
     """mono: one signal with everyone in it; split: one speaker per channel; auto: listen and decide."""
@@ -40,8 +39,8 @@ class Diarize:
         if not self.files:
             raise UsageError("no recording given", hint="wieldy diarize meeting.wav")
         targets = output_paths(self.files, self.out, [formats.FORMATS["rttm"].suffix])
-        if not self.overwrite:
-            check_free(target for paths in targets for target in paths)
+        for (path,) in targets:
+            formats.refuse_existing(path, overwrite=self.overwrite)
         count = SpeakerCount(self.speakers, self.min_speakers, self.max_speakers)
         config = MeetingConfig(channels=self.channels, count=count)
         for file, (path,) in zip(self.files, targets, strict=True):

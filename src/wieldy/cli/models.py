@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import arg, subcommand
 
+from wieldy.cli.options import Names
 from wieldy.cli.output import print_json, say, show
 from wieldy.errors import UsageError
 
@@ -34,7 +35,7 @@ class List:
 class Get:
     """Fetch models into the cache, checked against their registered hashes."""
 
-    names: Positional[tuple[str, ...]]
+    names: Names
     """Names from `wieldy models list`, faster-whisper names such as large-v3-turbo, or hub ids."""
 
     def run(self) -> int:
@@ -50,7 +51,7 @@ class Get:
 class Verify:
     """Hash the files on this machine again and compare; without names, all that are here."""
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Names = ()
     """Names of models or recordings."""
 
     def run(self) -> int:
@@ -66,7 +67,7 @@ class Verify:
 class Where:
     """Say where models lie and where they came from."""
 
-    names: Positional[tuple[str, ...]]
+    names: Names
     """Names of models or recordings."""
 
     def run(self) -> int:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-
-from wieldy.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,13 +33,6 @@ def print_json(value: Any) -> None:
     """JSON on standard output."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     print()
-
-
-def check_free(paths: Iterable[Path]) -> None:
-    """Refuse before any work is done to replace files without leave."""
-    for path in paths:
-        if path.exists():
-            raise UsageError(f"{path} is already there", hint="use --overwrite to replace it, or --out for a folder")
 
 
 def show_transcript(transcript: Transcript, *, heading: bool = False) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from wieldy.cli.options import Folder
 from wieldy.cli.output import print_json, say, show
 
 
@@ -22,7 +22,7 @@ class Reproduce:
     """smoke: seconds, every part runs; full: at most 20 minutes, decides; extended: at most 2 hours."""
     seed: int = 0
     """Where the random numbers begin."""
-    out: Path | None = None
+    out: Folder = None
     """Folder for the result as JSON and the report as a page."""
     json: bool = False
     """Print JSON."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from wieldy.cli.options import Files, Folder
 from wieldy.cli.output import print_json, say, show
 
 
@@ -20,7 +21,7 @@ class Score:
 
     hypothesis: Positional[Path]
     """The transcript to judge."""
-    reference: Positional[tuple[Path, ...]]
+    reference: Files
     """What was really said: one file, or one with words (stm) and one with turns (rttm)."""
     normalize: Literal["basic", "whisper", "none"] = "basic"
     """basic: lower case, no punctuation, apostrophes kept; whisper: OpenAI's English normaliser."""
@@ -32,19 +33,20 @@ class Score:
     """DER and JER: leave out time in which several people talk."""
     seed: int = 0
     """For the bootstrap intervals."""
-    out: Path | None = None
+    out: Folder = None
     """Folder for report.json and report.html."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> int:
         from wieldy.speech import formats
-        from wieldy.speech.score import merge_references, score
+        from wieldy.speech.score import score, split_references
 
-        reference = merge_references([formats.read(path) for path in self.reference])
+        reference, turns = split_references([formats.read(path) for path in self.reference])
         result = score(
             formats.read(self.hypothesis),
             reference,
+            reference_turns=turns,
             normalize=self.normalize,
             tcp_collar_s=self.tcp_collar,
             der_collar_s=self.der_collar,

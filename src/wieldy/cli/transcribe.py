@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
-
 from wieldy.cli.config_file import load_config
-from wieldy.cli.output import check_free, print_json, progress_bar, say, show_transcript
+from wieldy.cli.options import File, Files, Number, Text
+from wieldy.cli.output import print_json, progress_bar, say, show_transcript
 from wieldy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ class Transcribe:
     leaves this machine.
     """
 
-    files: Positional[tuple[Path, ...]]
+    files: Files
     """Recordings: wav, flac, mp3, m4a, ogg, mkv, ..."""
-    format: str | None = None
+    format: Text = None
     """Files to write, separated by commas: html, json, seglst, rttm, ctm, stm, srt, vtt, txt, md, or none. Default:
     html,json."""
     out: Path = Path()
@@ -38,21 +39,21 @@ class Transcribe:
     """A name from `wieldy models list`, a faster-whisper name (large-v3-turbo), a hub id, or a local folder."""
     engine: Literal["auto", "faster-whisper", "transformers", "pocketsphinx"] = "auto"
     """What runs the model. auto: faster-whisper, unless an option needs token scores."""
-    language: str | None = None
+    language: Text = None
     """Code such as de. Default: English for an English-only model, otherwise detected."""
     channels: Literal["auto", "mono", "split"] = "auto"
     """mono: one signal with everyone in it; split: one speaker per channel; auto: listen and decide."""
-    speakers: int | None = None
+    speakers: Number = None
     """Exactly this many people speak. Default: find out."""
     min_speakers: int = 1
     """At least this many people speak."""
-    max_speakers: int | None = None
+    max_speakers: Number = None
     """At most this many people speak."""
-    threads: int | None = None
+    threads: Number = None
     """Cores to use. Default: all."""
     offline: bool = False
     """Never download anything, not even a missing model."""
-    config: Path | None = None
+    config: File = None
     """TOML file with further options, one table per stage (see docs/transcribe.md)."""
     json: bool = False
     """Print the transcripts as JSON on standard output, and write no files unless --format says so."""
@@ -64,10 +65,11 @@ class Transcribe:
 
         if not self.files:
             raise UsageError("no recording given", hint="wieldy transcribe meeting.wav")
-        chosen = format_names(self.format or ("none" if self.json else "html,json"))
-        targets = output_paths(self.files, self.out, [formats.FORMATS[name].suffix for name in chosen])
-        if not self.overwrite:
-            check_free(target for paths in targets for target in paths)
+        wanted = self.format or ("none" if self.json else "html,json")
+        chosen = {} if wanted == "none" else {name: formats.named(name) for name in wanted.split(",")}
+        targets = output_paths(self.files, self.out, [kind.suffix for kind in chosen.values()])
+        for path in itertools.chain(*targets):
+            formats.refuse_existing(path, overwrite=self.overwrite)
         transcriber = Transcriber(self.meeting_config())
         transcripts = []
         for file, paths in zip(self.files, targets, strict=True):
@@ -81,7 +83,7 @@ class Transcribe:
             for path in paths:
                 say(f"wrote {path}")
         if self.json:
-            print_json([formats.to_json(transcript) for transcript in transcripts])
+            print_json([json.loads(formats.FORMATS["json"].writer(transcript)) for transcript in transcripts])
         return 0
 
     def meeting_config(self) -> MeetingConfig:
@@ -105,17 +107,6 @@ class Transcribe:
             count=SpeakerCount(self.speakers, self.min_speakers, self.max_speakers),
             offline=self.offline,
         )
-
-
-def format_names(text: str) -> list[str]:
-    """The formats in a list such as "srt,vtt"; "none" is the empty list."""
-    from wieldy.speech.formats import FORMATS
-
-    names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in FORMATS:
-            raise UsageError(f"--format {text}: there is no format {name!r}", hint=f"known are {', '.join(FORMATS)}")
-    return list(dict.fromkeys(names))
 
 
 def output_paths(files: Sequence[Path], folder: Path, suffixes: Sequence[str]) -> list[list[Path]]:

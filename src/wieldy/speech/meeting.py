@@ -19,6 +19,7 @@ from typing import Any
 
 from wieldy import __version__
 from wieldy.devices import memory
+from wieldy.errors import MissingError
 from wieldy.report import Metric, Report, Table
 from wieldy.speech.align import complete_times
 from wieldy.speech.attribute import AttributionConfig, attribute, drop_ghosts, name_speakers
@@ -35,10 +36,15 @@ from wieldy.speech.diarize.dvector import DVectorConfig, DVectorDiarizer
 from wieldy.speech.itn import Itn, as_written
 from wieldy.speech.recognize import Hypothesis, Recognizer
 from wieldy.speech.recognize.chunks import ChunkConfig, cut, pack
-from wieldy.speech.recognize.engines import RecognitionConfig, build, choose_engine
+from wieldy.speech.recognize.engines import MULTILINGUAL_MODEL, RecognitionConfig, build, choose_engine
 from wieldy.speech.recognize.loop_guard import LoopGuardConfig, guarded
-from wieldy.speech.transcript import Span, TimeMap, Transcript, Word, merge_turns
+from wieldy.speech.transcript import Span, TimeMap, Transcript, Word
 from wieldy.speech.vad import VadConfig, detect_speech
+
+# Whisper tiny.en's mean log-probability per token: English read or spoken, down to 0 dB of noise, -0.16 to -0.70;
+# German, French, Italian, Polish, Spanish (synthetic) -1.07 to -2.74. Fewer words than this say little either way.
+_FOREIGN = -0.9
+_ENOUGH_WORDS = 20
 
 Progress = Callable[[str, float], None]  # stage, share of it that is done (0 to 1)
 
@@ -70,17 +76,14 @@ def diarize(
 ) -> Transcript:
     """Who spoke when: a transcript that has turns and no words. Needs no recognition model."""
     clock = _Clock(progress)
-    with clock.stage("read"):
-        recording, plan = _open(source, config)
-    with clock.stage("find speech"):
-        speech = _find_speech(recording, plan, config.vad)
+    heard = _listen(source, config, clock)
     with clock.stage("find speakers"):
-        found = _find_speakers(recording, plan, speech, config, DVectorDiarizer(config.diarization))
+        found = heard.find_speakers(config, DVectorDiarizer(config.diarization))
     transcript = Transcript(
-        name=recording.name,
+        name=heard.recording.name,
         turns=found.turns,
-        duration_ms=recording.duration_ms,
-        warnings=(*recording.warnings, *plan.warnings, *found.warnings),
+        duration_ms=heard.recording.duration_ms,
+        warnings=(*heard.warnings, *found.warnings),
     )
     return transcript.renamed(name_speakers((), found.turns))
 
@@ -104,60 +107,75 @@ class Transcriber:
 
     def run(self, source: Path | str | Recording, *, progress: Progress | None = None) -> Transcript:
         """Transcribe one recording. An empty or silent one gives an empty transcript with a warning."""
-        clock = _Clock(progress)
-        config = self.config
-        with clock.stage("read"):
-            recording, plan = _open(source, config)
-        warnings = [*recording.warnings, *plan.warnings]
-
-        with clock.stage("find speech"):
-            speech = _find_speech(recording, plan, config.vad)
-        if not any(speech.values()):
-            warnings.append("no speech found")
-
-        words: list[Word] = []
-        changes: set[int] = set()
-        languages: list[str] = []
+        clock, config = _Clock(progress), self.config
+        heard = _listen(source, config, clock)
+        recording, warnings = heard.recording, list(heard.warnings)
         with clock.stage("recognise") as share:
-            chunks = {
-                channel: pack(spans, recording.duration_ms, config.chunks) for channel, spans in speech.items()
-            }
-            total_ms, done_ms = sum(chunk.duration_ms for each in chunks.values() for chunk in each), 0
-            for channel, own_chunks in chunks.items():
-                for chunk, heard, hypothesis in self._recognise(recording, channel, own_chunks):
-                    changes.update(len(words) + change for change in hypothesis.speaker_changes)
-                    words += heard
-                    at = clock_time(chunk.pieces[0].start_ms)
-                    warnings += (f"{at} {warning}" for warning in hypothesis.warnings)
-                    languages.append(hypothesis.language)
-                    done_ms += chunk.duration_ms
-                    share(done_ms / total_ms)
-
+            words, changes, language = self._recognise_all(heard, warnings, share)
         with clock.stage("find speakers"):
-            diarization = _find_speakers(recording, plan, speech, config, self.diarizer)
+            diarization = heard.find_speakers(config, self.diarizer)
             warnings += diarization.warnings
-
         with clock.stage("attribute"):
-            words, changes = _in_order(words, changes)
             attributed = attribute(words, diarization.turns, config.attribution, changes)
             turns = diarization.turns
-            if config.count.exactly is None and plan.kind != "split":
+            if config.count.exactly is None and heard.plan.kind == "mono":
                 attributed, turns, _ = drop_ghosts(attributed, turns, config.attribution, changes)
-            names = name_speakers(attributed, turns)
         transcript = Transcript(
             name=recording.name,
             words=attributed,
-            turns=merge_turns(turns),
-            language=max(languages, key=languages.count, default=config.recognition.language or "en"),
+            turns=turns,
+            language=language,
             duration_ms=recording.duration_ms,
             warnings=tuple(warnings),
-        ).renamed(names)
+        ).renamed(name_speakers(attributed, turns))
         if not self.recognizer.capabilities.written_form:
             with clock.stage("write numbers"):
                 rewritten = [self.itn(utterance.words) for utterance in transcript.utterances()]
                 transcript = dataclasses.replace(transcript, words=tuple(word for turn in rewritten for word in turn))
         report = self._report(transcript, clock, diarization)
         return dataclasses.replace(transcript, meta=report.details, report=report)
+
+    def _recognise_all(
+        self, heard: _Heard, warnings: list[str], share: Callable[[float], None]
+    ) -> tuple[list[Word], set[int], str]:
+        """Words of all channels in order of time, indices of those that begin another voice, and the language."""
+        duration_ms = heard.recording.duration_ms
+        chunks = {channel: pack(spans, duration_ms, self.config.chunks) for channel, spans in heard.speech.items()}
+        total_ms, done_ms = sum(chunk.duration_ms for own in chunks.values() for chunk in own), 0
+        words: list[Word] = []
+        changes: set[int] = set()
+        languages: list[str] = []
+        scores: list[float] = []
+        for channel, own in chunks.items():
+            for chunk, found, hypothesis in self._recognise(heard.recording, channel, own):
+                changes.update(len(words) + change for change in hypothesis.speaker_changes)
+                words += found
+                languages.append(hypothesis.language)
+                if hypothesis.log_probability is not None:
+                    scores += [hypothesis.log_probability] * len(found)
+                warnings += (f"{clock_time(chunk.pieces[0].start_ms)} {warning}" for warning in hypothesis.warnings)
+                done_ms += chunk.duration_ms
+                share(done_ms / total_ms)
+        self._check_language(scores)
+        order = sorted(range(len(words)), key=lambda index: words[index].start_ms)
+        return (
+            [words[index] for index in order],
+            {new for new, old in enumerate(order) if old in changes},
+            max(languages, key=languages.count, default=self.config.recognition.language or "en"),
+        )
+
+    def _check_language(self, scores: Sequence[float]) -> None:
+        """Refuse what an English-only model made of another language. `scores`: mean log-probability, per word."""
+        languages = self.recognizer.capabilities.languages
+        if self.config.recognition.language is not None or languages != ("en",) or len(scores) < _ENOUGH_WORDS:
+            return
+        if (mean := sum(scores) / len(scores)) < _FOREIGN:
+            raise MissingError(
+                f"this does not sound like English, the only language of model {self.recognizer.model_id} "
+                f"(mean log-probability {mean:.2f})",
+                hint=f"run: wieldy models get {MULTILINGUAL_MODEL}, then use --model {MULTILINGUAL_MODEL}; "
+                "if it is English, say --language en",
+            )
 
     def _recognise(
         self, recording: Recording, channel: int, chunks: Sequence[TimeMap]
@@ -192,7 +210,7 @@ class Transcriber:
             Metric.of("confidence in the number of speakers", diarization.count_confidence),
         ]
         stages = Table("Stages", ("stage", "seconds"), tuple((k, f"{v:.2f}") for k, v in clock.seconds.items()))
-        engine, why = choose_engine(self.config.recognition)
+        _, why = choose_engine(self.config.recognition)
         details: dict[str, Any] = {
             "wieldy": __version__,
             "engine": self.recognizer.name,
@@ -220,30 +238,36 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - start
 
 
-def _open(source: Path | str | Recording, config: MeetingConfig) -> tuple[Recording, ChannelPlan]:
-    recording = source if isinstance(source, Recording) else Recording.open(source)
-    plan = choose_channels(recording, config.channels)
-    return plan.view(recording), plan
+@dataclass(frozen=True)
+class _Heard:
+    """A recording as it is listened to: its channels and the speech on each."""
+
+    recording: Recording
+    plan: ChannelPlan
+    speech: Mapping[int, Sequence[Span]]
+    warnings: tuple[str, ...]
+
+    def find_speakers(self, config: MeetingConfig, diarizer: Diarizer) -> Diarization:
+        """One speaker per channel where the channels are split, else whoever the diariser hears on the only one."""
+        if self.plan.kind == "split":
+            return Diarization(active_turns_per_channel(self.speech))
+        return diarizer.diarize(self.recording, self.speech[0], config.count)
 
 
-def _find_speech(recording: Recording, plan: ChannelPlan, config: VadConfig) -> dict[int, tuple[Span, ...]]:
-    """The speech of each channel that is listened to; what leaked from one into another is nobody's."""
-    found = {channel: detect_speech(recording, config, channel=channel) for channel in plan.channels}
-    return without_crosstalk(recording, found)
-
-
-def _find_speakers(
-    recording: Recording,
-    plan: ChannelPlan,
-    speech: Mapping[int, Sequence[Span]],
-    config: MeetingConfig,
-    diarizer: Diarizer,
-) -> Diarization:
-    """One speaker per channel where the channels are split, else whoever the diariser hears on the only channel."""
-    if plan.kind == "split":
-        return Diarization(active_turns_per_channel(speech))
-    (channel,) = plan.channels
-    return diarizer.diarize(recording, speech[channel], config.count, channel=channel)
+def _listen(source: Path | str | Recording, config: MeetingConfig, clock: _Clock) -> _Heard:
+    """Open the recording, choose its channels and find the speech on them."""
+    with clock.stage("read"):
+        recording = source if isinstance(source, Recording) else Recording.open(source)
+        plan = choose_channels(recording, config.channels)
+        view = plan.view(recording)
+    with clock.stage("find speech"):
+        speech = {channel: detect_speech(view, config.vad, channel=channel) for channel in plan.channels}
+        if plan.kind == "split":
+            speech = without_crosstalk(view, speech)
+    warnings = [*recording.warnings, *plan.warnings]
+    if not any(speech.values()):
+        warnings.append("no speech found")
+    return _Heard(view, plan, speech, tuple(warnings))
 
 
 def clock_time(milliseconds: int) -> str:
@@ -251,8 +275,3 @@ def clock_time(milliseconds: int) -> str:
     minutes, seconds = divmod(milliseconds // 1000, 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
-
-def _in_order(words: Sequence[Word], changes: set[int]) -> tuple[list[Word], set[int]]:
-    """Words sorted by start, and where the marked ones went."""
-    order = sorted(range(len(words)), key=lambda index: words[index].start_ms)
-    return [words[index] for index in order], {new for new, old in enumerate(order) if old in changes}

@@ -42,7 +42,7 @@ def pack(speech: Sequence[Span], duration_ms: int, config: ChunkConfig = ChunkCo
     waiting = list(speech)
     while waiting:
         fitting = _fitting(waiting, duration_ms, config)
-        taken = fitting if fitting == len(waiting) else _best_cut(waiting, fitting, duration_ms, config)
+        taken = fitting if fitting == len(waiting) else _best_cut(waiting, fitting, config)
         chunks.append(TimeMap(_pieces(waiting[:taken], duration_ms, config)))
         waiting = waiting[taken:]
     return chunks
@@ -80,7 +80,7 @@ def _fitting(regions: Sequence[Span], duration_ms: int, config: ChunkConfig) -> 
     return count
 
 
-def _best_cut(regions: Sequence[Span], fitting: int, duration_ms: int, config: ChunkConfig) -> int:
+def _best_cut(regions: Sequence[Span], fitting: int, config: ChunkConfig) -> int:
     """How many regions to take so that the chunk ends at its longest pause and is still full enough."""
     best, longest = fitting, -1
     total = 0

@@ -82,7 +82,8 @@ def guarded(
     cut = dataclasses.replace(hypothesis, words=tuple(words), speaker_changes=())  # indices moved
     if suspicion(cut, audio_s, config) is None:
         return _warned(cut, f"{reason}: repetitions removed, {len(words)} of {len(hypothesis.words)} words kept")
-    return _warned(dataclasses.replace(hypothesis, words=(), speaker_changes=()), f"{reason}: {len(hypothesis.words)} words dropped")
+    nothing = dataclasses.replace(hypothesis, words=(), speaker_changes=())
+    return _warned(nothing, f"{reason}: {len(hypothesis.words)} words dropped")
 
 
 def _warned(hypothesis: Hypothesis, warning: str) -> Hypothesis:

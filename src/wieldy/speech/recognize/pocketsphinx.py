@@ -45,6 +45,8 @@ class PocketSphinx:
             yield self._decode(samples)
 
     def _decode(self, samples: np.ndarray) -> Hypothesis:
+        if not len(samples):  # the decoder fails on an empty buffer
+            return Hypothesis(())
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
         self._decoder.start_utt()
         self._decoder.process_raw(pcm.tobytes(), full_utt=True)

@@ -95,9 +95,11 @@ class TransformersRecognizer:
         inputs = self.processor(
             samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=self.kind == "whisper"
         )
-        options: dict[str, Any] = {"num_beams": self.beam_size}
+        options: dict[str, Any] = {"return_dict_in_generate": True}
         if temperature > 0:
-            options = {"do_sample": True, "temperature": temperature}
+            options |= {"do_sample": True, "temperature": temperature}
+        else:
+            options |= {"num_beams": self.beam_size}
         if self.kind == "whisper":
             options["return_token_timestamps"] = True
             if self.language is not None and self.capabilities.languages != ("en",):
@@ -106,21 +108,18 @@ class TransformersRecognizer:
             # Moonshine's own advice: at most 6.5 tokens per second, or it may loop.
             options["max_new_tokens"] = 8 + round(6.5 * len(samples) / SAMPLE_RATE)
         generated = self.model.generate(**inputs, **options)
-        sequence = generated["sequences"][0] if self.kind == "whisper" else generated[0]
+        sequence = generated["sequences"][0]
         log_probabilities = self._score(inputs, sequence)
         tokenizer = self.processor.tokenizer
         special = set(tokenizer.all_special_ids)
         end_of_text = tokenizer.convert_tokens_to_ids("<|endoftext|>") if self.kind == "whisper" else len(tokenizer)
-        times = generated["token_timestamps"][0].tolist() if self.kind == "whisper" else None
+        ends: list[float | None] = [None] * len(sequence)
+        if self.kind == "whisper":  # the attention that says so belongs to the step before: these are ends
+            ends = generated["token_timestamps"][0].tolist()
         tokens = [
-            _Token(
-                token,
-                log_probabilities[index],
-                times[index - 1] if times else None,
-                times[index] if times else None,
-            )
+            _Token(token, log_probabilities[index], ends[index - 1], ends[index])
             for index, token in enumerate(sequence.tolist())
-            if token not in special and token < end_of_text and index > 0
+            if token not in special and token < end_of_text
         ]
         return Hypothesis(
             tuple(join_tokens(tokens, tokenizer.decode)),
