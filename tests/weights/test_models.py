@@ -1,10 +1,9 @@
 """What `wieldy models` shows."""
 
 import pytest
-from carriers import CONTENT, asset_of, inside, write_wheel
+from carriers import CONTENT, asset_of, inside, put, write_wheel
 
 from wieldy.errors import MissingError
-from wieldy.weights import get
 from wieldy.weights.models import FileCheck, available, models_table, verify, verify_table, where_table
 from wieldy.weights.registry import registry
 from wieldy.weights.stored import folder_of
@@ -20,12 +19,12 @@ def test_every_asset_is_listed_with_its_licence(empty_cache):
     assert {asset.name for asset in available()} == rows.keys()
 
 
-def test_verify_names_what_has_changed_and_what_is_gone(index, empty_cache, known):
-    asset = asset_of(write_wheel(index, inside()))
+def test_verify_names_what_has_changed_and_what_is_gone(tmp_path, empty_cache, known):
+    asset = asset_of(write_wheel(tmp_path, inside()))
     known(asset)
     with pytest.raises(MissingError, match="wieldy models get test-weights"):
         verify("test-weights")
-    get("test-weights", progress=False)
+    put(asset)
     assert verify("test-weights") == tuple(FileCheck(name, "intact") for name in CONTENT)
     assert models_table().rows[0][3] == "in the cache"
     (folder_of(asset) / "weights.bin").write_bytes(b"\x08" * 100_000)
@@ -42,12 +41,12 @@ def test_verify_without_names_takes_what_is_here(empty_cache):
     assert table.rows == (("dvector", "dvector.onnx", "intact"),)
 
 
-def test_where_tells_path_and_origin(index, empty_cache, known):
-    asset = asset_of(write_wheel(index, inside()))
+def test_where_tells_path_and_origin(tmp_path, empty_cache, known):
+    asset = asset_of(write_wheel(tmp_path, inside()))
     known(asset)
     table, complete = where_table(["test-weights"])
     assert (table.rows, complete) == ((("test-weights", "not on this machine", ""),), False)
-    get("test-weights", progress=False)
+    put(asset)
     table, complete = where_table(["test-weights"])
     assert table.rows == (("test-weights", str(folder_of(asset)), "wieldy-test-carrier 1.0"),)
     assert complete

