@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import soundfile
@@ -75,6 +75,7 @@ class MeetingRecipe:
             ("overlap", self.overlap, 0 <= self.overlap <= 0.35, "from 0 to 0.35"),
             ("backchannels", self.backchannels, 0 <= self.backchannels <= 1, "from 0 to 1"),
             ("pause_s", self.pause_s, 0.1 < self.pause_s <= 60, "above 0.1, at most 60"),
+            ("noise", self.noise, self.noise in get_args(NoiseKind), "white, pink or babble"),
             ("turn_sentences", self.turn_sentences, 1 <= fewest <= most, "two numbers, the first at least 1"),
             ("noise_db", self.noise_db, self.noise_db is None or -20 <= self.noise_db <= 100, "from -20 to 100"),
             ("level_spread_db", self.level_spread_db, 0 <= self.level_spread_db <= 10, "from 0 to 10"),

@@ -457,12 +457,18 @@ def _word_times(words: Sequence[str], spoken: _Spoken) -> list[SpokenWord] | Non
 
 
 def _without_pauses(words: Sequence[SpokenWord], samples: np.ndarray, rate: int) -> list[SpokenWord]:
-    """Words that end where a pause begins and start where it ends: neural voices count a pause as part of a sound."""
+    """Words of a neural voice, which end where a pause begins and start where it ends, and otherwise touch.
+
+    Such voices give time to the space between words, where there is no silence, and count a pause as part of a sound.
+    """
     loud, frame_s = _loud(samples, rate)
     edges = np.flatnonzero(np.diff(np.r_[True, loud, True].astype(np.int8))).reshape(-1, 2) * frame_s
     # A stop consonant is quiet too, but for less than 0.1 s.
     pauses = [(begin, end) for begin, end in edges.tolist() if end - begin >= 0.1]
     starts, ends = [word.start_s for word in words], [word.end_s for word in words]
+    for index, (end, start) in enumerate(zip(ends[:-1], starts[1:], strict=True)):
+        if start - end < 0.1:
+            ends[index] = starts[index + 1] = (end + start) / 2
     for begin, end in sorted(pauses, key=lambda pause: pause[1] - pause[0]):  # between two words the longest counts
         following = bisect.bisect(starts, begin)
         if following < len(words):
