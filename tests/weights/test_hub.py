@@ -171,9 +171,9 @@ def test_a_repository_that_is_not_there_is_missing_in_one_line(empty_cache):
     assert "wieldy models get some-org/nothing" in last
 
 
-def test_a_repository_without_weights_is_missing(empty_cache):
-    with serving({"modeling.py": b"", "README.md": b"hello"}) as (address, _):
+def test_a_repository_with_pickles_alone_is_missing(empty_cache):
+    with serving({"config.json": b"{}", "pytorch_model.bin": b"\x80\x02}."}) as (address, _):
         done = run(GET, address, REPO)
-    assert "has no files that wieldy can read" in done.stderr
+    assert "has no weights that wieldy reads" in done.stderr
     with pytest.raises(MissingError):
         locate(REPO, offline=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from carriers import asset_of, inside, put, write_wheel
 
-from wieldy.errors import MissingError
+from wieldy.errors import MissingError, UsageError
 from wieldy.weights import get, locate, where
 from wieldy.weights.registry import Hub
 from wieldy.weights.stored import folder_of, models_folder
@@ -27,6 +27,11 @@ def test_a_registered_name_is_never_a_file_of_the_working_directory(tmp_path, mo
         locate("conversation", offline=True)
     assert locate("./conversation", offline=True) == Path("conversation")
     assert locate(Path("conversation"), offline=True) == Path("conversation")
+
+
+def test_a_path_is_not_a_thing_to_get(tmp_path):
+    with pytest.raises(UsageError, match="on this machine already"):
+        get(str(tmp_path))
 
 
 def test_bundled_assets_need_no_cache(empty_cache):
@@ -80,6 +85,12 @@ def test_a_stored_asset_of_another_size_does_not_count(empty_cache, known, tmp_p
     assert locate("test-weights", offline=True) == folder
     (folder / "weights.bin").write_bytes(b"short")
     assert where("test-weights") is None
+
+
+def test_a_cache_path_that_is_a_file_holds_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WIELDY_CACHE", str(tmp_path / "file"))
+    assert where("whisper-tiny.en") is None
 
 
 def test_a_newer_registry_does_not_find_the_older_content(empty_cache, known, tmp_path):

@@ -62,31 +62,26 @@ def find(hub: Hub) -> Path | None:
     """The folder of a repository that was fetched before, by wieldy or by another program. Never uses the network."""
     for cache in (hub_cache(), None):
         folder = _snapshot(hub, cache, offline=True)
-        # Another program may have wanted only the configuration.
-        if folder is not None and any(any(folder.glob(weights)) for weights in ("model.bin", "*.safetensors")):
+        if folder is not None and _has_weights(folder):
             return folder
     return None
 
 
-def fetch(hub: Hub, name: str, *, files: tuple[str, ...] = WANTED, progress: bool = True) -> Path:
-    """Download a repository into wieldy's cache and return its folder; `MissingError` when that cannot be done."""
-    try:
-        folder = _snapshot(hub, hub_cache(), offline=False, files=files, progress=progress)
-    except Exception as error:  # the hub library lets errors of several HTTP libraries through
+def fetch(hub: Hub, name: str, *, progress: bool = True) -> Path:
+    """Download a model into wieldy's cache and return its folder; `MissingError` when that cannot be done."""
+    folder = _download(hub, name, WANTED, progress)
+    if not _has_weights(folder):
         raise MissingError(
-            f"the model {name} ({hub.repo}) could not be downloaded: {_first_line(error)}",
-            hint=f"check the name and the network, then run `wieldy models get {name}`, "
-            "or give the path of a folder that has the model",
-        ) from error
-    if folder is None or not any(folder.rglob("*.*")):
-        raise MissingError(f"the model {name} ({hub.repo}) has no files that wieldy can read")
+            f"the model {name} ({hub.repo}) has no weights that wieldy reads",
+            hint="choose one with CTranslate2's model.bin or with safetensors; pickles are never read",
+        )
     return folder
 
 
 def fetch_asset(asset: Asset, hub: Hub, folder: Path, *, progress: bool = True) -> None:
     """Put the files of a registered asset into `folder`, each checked against its registered hash."""
     inside = f"{hub.folder}/" if hub.folder else ""
-    snapshot = fetch(hub, asset.name, files=tuple(inside + file.name for file in asset.files), progress=progress)
+    snapshot = _download(hub, asset.name, tuple(inside + file.name for file in asset.files), progress)
     for file in asset.files:
         source = snapshot / inside / file.name
         if not source.is_file():
@@ -95,6 +90,25 @@ def fetch_asset(asset: Asset, hub: Hub, folder: Path, *, progress: bool = True) 
         if found != file.sha256:
             raise InputError(f"{hub.repo}: {inside}{file.name} has SHA-256 {found}, not {file.sha256}")
         shutil.copyfile(source, folder / file.name)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Another program may have wanted only the configuration, and many repositories have only pickles."""
+    return any(any(folder.glob(weights)) for weights in ("model.bin", "*.safetensors"))
+
+
+def _download(hub: Hub, name: str, files: tuple[str, ...], progress: bool) -> Path:
+    try:
+        folder = _snapshot(hub, hub_cache(), offline=False, files=files, progress=progress)
+    except Exception as error:  # the hub library lets errors of several HTTP libraries through
+        raise MissingError(
+            f"the model {name} ({hub.repo}) could not be downloaded: {_first_line(error)}",
+            hint=f"check the name and the network, then run `wieldy models get {name}`, "
+            "or give the path of a folder that has the model",
+        ) from error
+    if folder is None:
+        raise MissingError(f"the hub has no files of {name} ({hub.repo})")
+    return folder
 
 
 def _snapshot(

@@ -75,8 +75,15 @@ def verify_table(names: Iterable[str] = ()) -> tuple[Table, bool]:
 def where_table(names: Iterable[str]) -> tuple[Table, bool]:
     """Where each of `names` lies and where it came from, and whether all of them are here."""
     paths = {name: where(name) for name in names}
-    rows = [(name, str(path or "not on this machine"), origin(path) if path else "") for name, path in paths.items()]
+    rows = [(name, str(path or "not on this machine"), _origin(name, path)) for name, path in paths.items()]
     return Table("Where they lie", ("name", "path", "from"), tuple(rows)), all(paths.values())
+
+
+def _origin(name: str, path: Path | None) -> str:
+    asset = registry().get(name)
+    if asset is not None and asset.bundled:
+        return "wieldy itself"
+    return origin(path) if path else ""
 
 
 def _place(asset: Asset) -> str:

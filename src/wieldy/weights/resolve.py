@@ -10,7 +10,7 @@ import difflib
 import os
 from pathlib import Path
 
-from wieldy.errors import InputError, MissingError, WieldyError
+from wieldy.errors import InputError, MissingError, UsageError, WieldyError
 from wieldy.weights import carrier, hub
 from wieldy.weights.progress import bar, megabytes, on_terminal
 from wieldy.weights.registry import Asset, Carrier, Hub, package_folder, registry
@@ -43,6 +43,8 @@ def get(name: str, *, progress: bool = True) -> Path:
     """Download the asset or hub model `name`, replacing what the cache has of it; returns what `locate` would."""
     asset = registry().get(name)
     if asset is None:
+        if Path(name).exists():
+            raise UsageError(f"{name} is on this machine already", hint="use its path as it is")
         return hub.fetch(_hub_of(name), name, progress=progress)
     if asset.bundled:
         return _bundled(asset)

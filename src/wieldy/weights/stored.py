@@ -36,7 +36,7 @@ def is_stored(asset: Asset) -> bool:
     folder = folder_of(asset)
     try:
         return all((folder / file.name).stat().st_size == file.bytes for file in asset.files)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
