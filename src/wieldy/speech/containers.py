@@ -19,11 +19,12 @@ import soundfile
 from wieldy.errors import InputError
 
 if TYPE_CHECKING:
-    from av import AudioFrame
+    from av import AudioFrame, AudioStream
 
 BLOCK_SAMPLES = 1 << 19  # samples of all channels decoded at once: 2 MB
 MAX_DAMAGED_PACKETS = 10_000  # about four minutes of a lossy track; beyond that the rest is noise
 MIN_GAP_S, MAX_GAP_S = 0.05, 60.0  # silence is put where time stamps skip this much; a longer skip is a broken stamp
+UNCOMPRESSED = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # of WAV
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header gives no length
 UNKNOWN_WAV_SIZE = 0x7FFF0000  # programs that write to a pipe put a data size from here up to 0xFFFFFFFF
 
@@ -41,7 +42,7 @@ class Source(Protocol):
     rate: int  # Hz
     channels: int
     warnings: list[str]  # complete once `blocks` is exhausted
-    seekable: Path | None  # the file, where libsndfile can read any part of it by seeking, to the sample
+    seekable: Path | None  # the file, where libsndfile can read any part of it by seeking, damaged or not
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The samples in order as fresh float32 arrays [n, channels], about `BLOCK_SAMPLES` at a time."""
@@ -52,6 +53,7 @@ class Source(Protocol):
 
 class _Libsndfile:
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("rb")
         try:
             # By descriptor: from a path, soundfile guesses headerless formats by the file's ending.
@@ -61,8 +63,8 @@ class _Libsndfile:
             raise
         self.rate, self.channels = self._sound.samplerate, self._sound.channels
         self.warnings: list[str] = []
-        exact = self._sound.format in ("WAV", "WAVEX", "RF64", "FLAC") and self._sound.seekable()
-        self.seekable = path if exact else None
+        plain = self._sound.format in ("WAV", "WAVEX", "RF64") and self._sound.subtype in UNCOMPRESSED
+        self.seekable = path if plain else None
 
     @property
     def is_empty(self) -> bool:
@@ -72,24 +74,32 @@ class _Libsndfile:
     def blocks(self) -> Iterator[np.ndarray]:
         step = max(1, BLOCK_SAMPLES // self.channels)
         decoded = 0
-        while True:
-            block = np.empty((step, self.channels), np.float32)
-            try:
-                count = len(self._sound.read(out=block))
-            except soundfile.LibsndfileError:
-                # What came before the fault lies in the block all the same.
-                count = min(max(self._sound.tell() - decoded, 0), step)
-                self.warnings.append(f"the sound cannot be decoded beyond {_clock((decoded + count) / self.rate)}")
-                yield block[:count]
-                return
-            decoded += count
-            yield block[:count]
-            if count < step:
-                break
+        fault = None
+        try:
+            while True:
+                block = self._sound.read(out=np.empty((step, self.channels), np.float32))
+                decoded += len(block)
+                yield block
+                if len(block) < step:
+                    break
+        except soundfile.LibsndfileError:
+            fault = decoded
+            for block in self._as_libav_goes_on(fault):
+                decoded += len(block)
+                yield block
         claimed = self._claimed_frames(decoded)
         if claimed > decoded:
-            claim, found = _clock(claimed / self.rate), _clock(decoded / self.rate)
-            self.warnings.append(f"the file is cut short: its header says {claim}, {found} are there")
+            self.warnings.append(_cut_short(claimed / self.rate, decoded / self.rate))
+        elif fault is not None:
+            self.warnings.append(f"the file is damaged somewhere after {_clock(fault / self.rate)}")
+
+    def _as_libav_goes_on(self, done: int) -> Iterator[np.ndarray]:
+        """The samples after the first `done`, from libav, which finds its way again after a fault."""
+        with contextlib.suppress(_UnusableError), contextlib.closing(_Libav(self._path)) as source:
+            if (source.rate, source.channels) == (self.rate, self.channels):
+                for block in source.blocks():
+                    yield block[done:]
+                    done = max(0, done - len(block))
 
     def _claimed_frames(self, decoded: int) -> int:
         """How many frames the header speaks of. libsndfile corrects a WAV header silently but logs both sizes."""
@@ -119,17 +129,18 @@ class _Libav:
             self._container = av.open(
                 f"file:{path}",
                 container_options={"format_whitelist": LIBAV_FORMATS, "protocol_whitelist": "file"},
+                metadata_errors="replace",
             )
         except av.FFmpegError:
             raise _UnusableError("it is not audio in a known format") from None
         self.warnings: list[str] = []
         self.seekable: Path | None = None
         try:
+            self._track = self._best_track()
             self._frames = self._decoded_frames()
-            first = next(self._frames)
-        except StopIteration:
-            self._container.close()
-            raise _UnusableError("its audio track cannot be decoded (damaged or encrypted)") from None
+            first = next(self._frames, None)
+            if first is None:
+                raise _UnusableError("its audio track cannot be decoded (damaged or encrypted)")
         except BaseException:
             self._container.close()
             raise
@@ -137,17 +148,21 @@ class _Libav:
         self.channels: int = first.layout.nb_channels
         self._first = first
 
-    def _decoded_frames(self) -> Iterator[AudioFrame]:
-        import av
-
+    def _best_track(self) -> AudioStream:
         tracks = self._container.streams.audio
         if not tracks:
             raise _UnusableError("it has no audio track")
-        track = self._container.streams.best("audio") or tracks[0]
+        best = self._container.streams.best("audio")
+        number = next((number for number, track in enumerate(tracks) if track is best), 0)
         if len(tracks) > 1:
-            self.warnings.append(f"the file has {len(tracks)} audio tracks; number {tracks.index(track) + 1} is used")
+            self.warnings.append(f"the file has {len(tracks)} audio tracks; number {number + 1} is used")
+        return tracks[number]
+
+    def _decoded_frames(self) -> Iterator[AudioFrame]:
+        import av
+
         damaged = 0
-        packets = self._container.demux(track)
+        packets = self._container.demux(self._track)
         while True:
             try:
                 packet = next(packets, None)
@@ -169,6 +184,7 @@ class _Libav:
         layout = self._first.layout
         convert, accepted = None, None
         waiting: list[np.ndarray] = []
+        waiting_samples = 0
         position = 0  # samples since the start of the file
         started = (self._container.start_time or 0) / av.time_base
         for frame in itertools.chain([self._first], self._frames):
@@ -177,20 +193,26 @@ class _Libav:
                 accepted = (frame.format.name, frame.layout.name, frame.sample_rate)
                 convert = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
             assert convert is not None
-            if frame.time is not None:
-                gap = round((frame.time - started) * self.rate) - position
-                if MIN_GAP_S * self.rate < gap <= MAX_GAP_S * self.rate:
-                    waiting.append(np.zeros((gap, self.channels), np.float32))
-                    position += gap
-            frame.pts = None  # the converter would fill gaps in its own way
+            gap = 0 if frame.time is None else round((frame.time - started) * self.rate) - position
+            if MIN_GAP_S * self.rate < gap <= MAX_GAP_S * self.rate:
+                waiting.append(np.zeros((gap, self.channels), np.float32))
+                position += gap
+            frame.pts = None  # the converter would fill gaps in a way of its own
             for converted in convert.resample(frame):
                 waiting.append(converted.to_ndarray().reshape(-1, self.channels))
                 position += len(waiting[-1])
-            if sum(map(len, waiting)) * self.channels >= BLOCK_SAMPLES:
+            waiting_samples += frame.samples * self.channels
+            if waiting_samples >= BLOCK_SAMPLES:
                 yield np.concatenate(waiting)
                 waiting.clear()
+                waiting_samples = 0
         if waiting:
             yield np.concatenate(waiting)
+        # Only MP4 and its kin have a table of every sample; elsewhere the length is a guess or that of the video.
+        if "mov" in self._container.format.name and self._track.duration and self._track.time_base:
+            claimed_s, found_s = float(self._track.duration * self._track.time_base), position / self.rate
+            if claimed_s > found_s + MIN_GAP_S:
+                self.warnings.append(_cut_short(claimed_s, found_s))
 
     def close(self) -> None:
         self._container.close()
@@ -220,6 +242,10 @@ def _holds_mpeg_audio(head: bytes) -> bool:
     format_chunk = head.find(b"fmt ")
     in_wav = head.startswith(b"RIFF") and head[format_chunk + 8 : format_chunk + 10] in (b"\x50\0", b"\x55\0")
     return bare or in_wav
+
+
+def _cut_short(claimed_s: float, found_s: float) -> str:
+    return f"the file is cut short: its header says {_clock(claimed_s)}, {_clock(found_s)} are there"
 
 
 def _clock(seconds: float) -> str:
