@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import soundfile
 import tyro
 
 from wieldy import catalog, cli
@@ -74,7 +74,8 @@ def test_python_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, r
     own = [block for block in blocks("python") if block.page == page]
     if any("meeting.wav" in block.text for block in own):
         request.getfixturevalue("whisper_tiny")
-        shutil.copy(request.getfixturevalue("conversation") / "sample.wav", tmp_path / "meeting.wav")
+        samples, rate = soundfile.read(request.getfixturevalue("conversation") / "sample.wav", frames=10 * 16_000)
+        soundfile.write(tmp_path / "meeting.wav", samples, rate)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in own:
@@ -154,7 +155,8 @@ def test_errors_on_their_page_are_the_errors_one_gets(tmp_path, monkeypatch, cap
                 continue
             status = cli.main(shlex.split(command)[1:])
             printed = capsys.readouterr()
-            assert printed.out + printed.err == expected, block
+            assert printed.out == ""
+            assert printed.err.splitlines()[-1:] == expected.splitlines(), block
     assert status is not None
 
 
