@@ -44,7 +44,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OutputError:
         raise
     except OSError as error:
