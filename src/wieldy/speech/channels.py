@@ -100,7 +100,8 @@ def choose_channels(recording: Recording, policy: ChannelPolicy = "auto") -> Cha
         note = f"{len(live)} channels have sound, too many to be one speaker each: channel {best_first[0] + 1} is used"
         return ChannelPlan("mono", (best_first[0],), (note,))
     distinct = [best_first[i] for i in _distinct(_correlations(recording, best_first, active.any(axis=1)))]
-    if len(distinct) < 2 or not _one_at_a_time(levels[:, distinct] - talker[distinct]):
+    relative = (levels - talker)[active.any(axis=1)]
+    if len(distinct) < 2 or not _one_at_a_time(relative[:, distinct]):
         return ChannelPlan("mono", (best_first[0],))
     # Each of these channels has somebody whom the others hardly hear, so "mono" takes them all.
     return ChannelPlan("mono" if policy == "mono" else "split", tuple(sorted(distinct)))
@@ -209,7 +210,7 @@ def _distinct(correlation: np.ndarray) -> list[int]:
 
 
 def _one_at_a_time(relative: np.ndarray) -> bool:
-    """Whether one channel or another is mostly far ahead; levels [frames, channels] in dB against each one's talker."""
+    """Whether one channel or another is mostly far ahead, given levels [frames, channels] against each one's talker."""
     audible = relative[relative.max(axis=1) > -AUDIBLE_DB]
     if not len(audible):
         return False
@@ -243,11 +244,10 @@ def _leaks(samples: np.ndarray, suspect: np.ndarray) -> np.ndarray:
 
 
 def _covered(spans: Sequence[Span], frames: int) -> np.ndarray:
-    """Whether each frame lies, by its middle, in one of `spans`."""
-    middles = np.arange(frames) * FRAME_MS + FRAME_MS // 2
+    """Whether each frame lies, if only in part, in one of `spans`."""
     covered = np.zeros(frames, bool)
     for span in spans:
-        covered[np.searchsorted(middles, span.start_ms) : np.searchsorted(middles, span.end_ms)] = True
+        covered[span.start_ms // FRAME_MS : math.ceil(span.end_ms / FRAME_MS)] = True
     return covered
 
 
