@@ -178,7 +178,8 @@ class Transcript:
     @property
     def speakers(self) -> tuple[str, ...]:
         """Everyone who has a word or a turn, in order of appearance; `UNKNOWN` is nobody."""
-        events = sorted((*self.turns, *self.words), key=lambda event: event.start_ms)
+        events: list[Turn | Word] = [*self.turns, *self.words]
+        events.sort(key=lambda event: event.start_ms)
         return tuple(dict.fromkeys(event.speaker for event in events if event.speaker != UNKNOWN))
 
     def utterances(self, max_pause_ms: int = 2000) -> list[Utterance]:
