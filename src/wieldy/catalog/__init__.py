@@ -127,7 +127,7 @@ def find(name: str, room: str | None = None) -> System:
     if matches:
         raise UsageError(f"{name!r} is the word of several systems", hint=f"say {' or '.join(m.slug for m in matches)}")
     words = [word for system in candidates for word in (system.slug, system.method)]
-    near = list(dict.fromkeys(difflib.get_close_matches(name.lower(), words, n=3)))
+    near = list(dict.fromkeys(difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.7)))
     listing = "wieldy list" if room is None else f"wieldy list --room {room}"
     raise UsageError(
         f"no system {name!r}" + (f" in room {room!r}" if room is not None else ""),
