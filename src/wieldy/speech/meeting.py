@@ -184,13 +184,13 @@ class Transcriber:
         results = self.recognizer.transcribe(cut(recording, chunk, channel) for chunk in chunks)
         for chunk, hypothesis in zip(chunks, results, strict=True):
 
-            def decode_again(temperature: float, chunk: TimeMap = chunk) -> Hypothesis:
-                (other,) = self.recognizer.transcribe([cut(recording, chunk, channel)], temperature=temperature)
+            def decode_again(chunk: TimeMap = chunk) -> Hypothesis:
+                (other,) = self.recognizer.transcribe([cut(recording, chunk, channel)], avoid_repeats=True)
                 return other
 
             seconds = chunk.duration_ms / 1000
-            can_vary = self.recognizer.capabilities.temperatures
-            checked = guarded(hypothesis, seconds, decode_again if can_vary else None, self.config.loop_guard)
+            can_avoid = self.recognizer.capabilities.avoids_repeats
+            checked = guarded(hypothesis, seconds, decode_again if can_avoid else None, self.config.loop_guard)
             words = []
             for word in complete_times(checked.words, seconds, stream=channel):
                 span = chunk.original(word)

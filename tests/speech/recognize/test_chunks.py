@@ -1,5 +1,7 @@
 """Packing never loses speech, never overfills a window, and every time finds its way back."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_every_region_is_in_exactly_one_chunk_and_no_chunk_is_too_long(drawn: li
     for region in speech:
         holding = [p for p in pieces if p.start_ms <= region.start_ms and region.end_ms <= p.end_ms]
         assert holding, f"{region} is in no piece"
-    for earlier, later in zip(speech, speech[1:], strict=False):
+    for earlier, later in itertools.pairwise(speech):
         home = [i for i, c in enumerate(chunks) for p in c.pieces if p.overlap_ms(earlier) == earlier.duration_ms]
         next_home = [i for i, c in enumerate(chunks) for p in c.pieces if p.overlap_ms(later) == later.duration_ms]
         assert min(home) <= min(next_home)

@@ -177,7 +177,7 @@ def test_tokens_become_words_with_the_times_of_their_ends() -> None:
 
 
 def test_a_character_split_over_tokens_stays_in_its_word() -> None:
-    raw = {1: " na".encode(), 2: "ï".encode()[:1], 3: "ï".encode()[1:], 4: b"ve"}
+    raw = {1: b" na", 2: "ï".encode()[:1], 3: "ï".encode()[1:], 4: b"ve"}
 
     def decode(ids: list[int]) -> str:
         return b"".join(raw[i] for i in ids).decode(errors="replace")

@@ -7,13 +7,14 @@ package only when they are built.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 SAMPLE_RATE = 16_000  # Hz, what every recogniser is fed
+NO_REPEAT = 3  # tokens: with `avoid_repeats`, a sequence this long comes at most once per stretch of audio
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Capabilities:
     word_times: bool
     token_scores: bool
     written_form: bool  # punctuation, case and digits: no inverse text normalisation needed
-    temperatures: bool  # can decode again at a higher temperature when a first result loops
+    avoids_repeats: bool  # can decode again with repeated n-grams forbidden, when a first result loops
     languages: tuple[str, ...] | None = ("en",)
     max_audio_s: float = 30.0
 
@@ -70,9 +71,13 @@ class Recognizer(Protocol):
     capabilities: Capabilities
 
     def transcribe(
-        self, audio: Sequence[np.ndarray] | Iterator[np.ndarray], *, temperature: float = 0.0
+        self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False
     ) -> Iterator[Hypothesis]:
-        """Recognise float32 mono stretches at `SAMPLE_RATE`, each at most `capabilities.max_audio_s` long."""
+        """Recognise float32 mono stretches at `SAMPLE_RATE`, each at most `capabilities.max_audio_s` long.
+
+        The same audio gives the same words. `avoid_repeats` forbids the same `NO_REPEAT` words or tokens in a row
+        from coming twice, at some cost in accuracy.
+        """
         ...
 
 

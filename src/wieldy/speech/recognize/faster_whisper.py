@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wieldy.speech.recognize import Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize import NO_REPEAT, Capabilities, HeardWord, Hypothesis
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
-
-# Decoding falls back to these when a result compresses too well or is too improbable (Radford et al. 2022, 4.5).
-_FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class FasterWhisper:
@@ -62,18 +59,17 @@ class FasterWhisper:
             word_times=True,
             token_scores=False,
             written_form=True,
-            temperatures=True,
+            avoids_repeats=True,
             languages=tuple(self.model.supported_languages),
         )
 
-    def transcribe(self, audio: Iterable[np.ndarray], *, temperature: float = 0.0) -> Iterator[Hypothesis]:
+    def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
         """One hypothesis per stretch of audio, in order, `threads` of them under way at a time."""
-        temperatures = tuple(t for t in _FALLBACK if t >= temperature) or (temperature,)
         with ThreadPoolExecutor(self.threads) as pool:
             under_way: deque[Future[Hypothesis]] = deque()
             try:
                 for samples in audio:
-                    under_way.append(pool.submit(self._decode, samples, temperatures))
+                    under_way.append(pool.submit(self._decode, samples, avoid_repeats))
                     # Twice the workers: the reader stays ahead of them and never holds more than that.
                     while len(under_way) >= 2 * self.threads:
                         yield under_way.popleft().result()
@@ -83,12 +79,13 @@ class FasterWhisper:
                 for future in under_way:
                     future.cancel()
 
-    def _decode(self, samples: np.ndarray, temperatures: tuple[float, ...]) -> Hypothesis:
+    def _decode(self, samples: np.ndarray, avoid_repeats: bool) -> Hypothesis:
         segments, info = self.model.transcribe(
             samples,
             language=self.language,
             beam_size=self.beam_size,
-            temperature=temperatures,
+            temperature=0.0,  # no sampling: CTranslate2's workers draw in no fixed order, and results must repeat
+            no_repeat_ngram_size=NO_REPEAT if avoid_repeats else 0,
             condition_on_previous_text=False,  # chunks are decoded side by side; it also feeds loops
             word_timestamps=True,
         )

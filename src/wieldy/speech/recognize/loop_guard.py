@@ -1,7 +1,7 @@
 """Catches a recogniser that has stopped listening: loops, text faster than speech, text that compresses too well.
 
-Whisper-like decoders repeat themselves on silence, music and noise. A hypothesis that looks so is decoded again at
-rising temperatures; if none is sane, the loop is cut out. Either way the transcript carries a warning.
+Whisper-like decoders repeat themselves on silence, music and noise. A hypothesis that looks so is decoded again with
+repetition forbidden; if that is not believed either, the loop is cut out. Either way the transcript carries a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ class LoopGuardConfig:
     max_compression: float = 2.4  # bytes of text / bytes after zlib; Whisper's own threshold
     max_repeats: int = 4  # the same 1- to 4-gram this often in a row is a loop
     max_words_per_s: float = 8.0  # nobody speaks faster for long; checked from 5 words on
-    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6)  # tried in turn, each sampled afresh
 
 
 LONGEST_LOOP = 4  # words in the longest n-gram that is checked for repetition
@@ -60,21 +59,21 @@ def suspicion(hypothesis: Hypothesis, audio_s: float, config: LoopGuardConfig = 
 def guarded(
     hypothesis: Hypothesis,
     audio_s: float,
-    decode_again: Callable[[float], Hypothesis] | None,
+    decode_again: Callable[[], Hypothesis] | None,
     config: LoopGuardConfig = LoopGuardConfig(),
 ) -> Hypothesis:
-    """The hypothesis if it is believed, else the first believable one `decode_again(temperature)` gives.
+    """The hypothesis if it is believed, else what `decode_again()`, without repetition, gives if that is.
 
-    Where there is none (or `decode_again` is None), the loops are cut to one repetition, and text that is too much
-    for the audio is dropped whole. What was done is in the result's `warnings`.
+    Where it is not (or `decode_again` is None), the loops are cut to one repetition, and text that is too much for
+    the audio is dropped whole. What was done is in the result's `warnings`.
     """
     reason = suspicion(hypothesis, audio_s, config)
     if reason is None:
         return hypothesis
-    for temperature in config.temperatures if decode_again else ():
-        other = decode_again(temperature)  # type: ignore[misc]  # not None inside this loop
+    if decode_again is not None:
+        other = decode_again()
         if suspicion(other, audio_s, config) is None:
-            return _warned(other, f"{reason}: decoded again at temperature {temperature}")
+            return _warned(other, f"{reason}: decoded again without repetition")
     words = list(hypothesis.words)
     while loop := find_loop([word.text for word in words], config.max_repeats):
         start, length, repeats = loop

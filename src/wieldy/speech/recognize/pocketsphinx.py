@@ -26,7 +26,7 @@ class PocketSphinx:
         word_times=True,
         token_scores=False,
         written_form=False,
-        temperatures=False,
+        avoids_repeats=False,
         languages=("en",),
         max_audio_s=math.inf,
     )
@@ -38,9 +38,9 @@ class PocketSphinx:
             raise MissingError("engine pocketsphinx is not installed", hint="pip install 'wieldy[speech]'") from error
         self._decoder = Decoder(samprate=16_000, loglevel="FATAL")
 
-    def transcribe(self, audio: Iterable[np.ndarray], *, temperature: float = 0.0) -> Iterator[Hypothesis]:
-        """One hypothesis per stretch of audio, in order. `temperature` changes nothing: decoding is exact search."""
-        del temperature
+    def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
+        """One hypothesis per stretch of audio, in order. `avoid_repeats` changes nothing: its search does not loop."""
+        del avoid_repeats
         for samples in audio:
             yield self._decode(samples)
 

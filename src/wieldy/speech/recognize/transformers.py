@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wieldy.errors import InputError, MissingError
-from wieldy.speech.recognize import SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +71,11 @@ class TransformersRecognizer:
             word_times=self.kind != "moonshine",
             token_scores=True,
             written_form=True,
-            temperatures=self.kind in _ATTENTION_MODELS,
+            avoids_repeats=self.kind in _ATTENTION_MODELS,
             languages=_whisper_languages(self.model) if multilingual else ("en",),
         )
 
-    def transcribe(self, audio: Iterable[np.ndarray], *, temperature: float = 0.0) -> Iterator[Hypothesis]:
+    def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
         """One hypothesis per stretch of audio, in order."""
         import torch
 
@@ -87,19 +87,17 @@ class TransformersRecognizer:
                     if self.kind in _CTC_MODELS:
                         yield self._decode_ctc(samples)
                     else:
-                        yield self._decode_attention(samples, temperature)
+                        yield self._decode_attention(samples, avoid_repeats)
         finally:
             torch.set_num_threads(before)
 
-    def _decode_attention(self, samples: np.ndarray, temperature: float) -> Hypothesis:
+    def _decode_attention(self, samples: np.ndarray, avoid_repeats: bool) -> Hypothesis:
         inputs = self.processor(
             samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=self.kind == "whisper"
         )
-        options: dict[str, Any] = {"return_dict_in_generate": True}
-        if temperature > 0:
-            options |= {"do_sample": True, "temperature": temperature}
-        else:
-            options |= {"num_beams": self.beam_size}
+        options: dict[str, Any] = {"return_dict_in_generate": True, "num_beams": self.beam_size, "do_sample": False}
+        if avoid_repeats:
+            options["no_repeat_ngram_size"] = NO_REPEAT
         if self.kind == "whisper":
             options["return_token_timestamps"] = True
             if self.language is not None and self.capabilities.languages != ("en",):
