@@ -21,9 +21,9 @@ import bisect
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from wieldy.errors import UsageError
 from wieldy.metrics import stats, text, turns
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from meeteval.io import SegLST
 
 Interval = tuple[float, float]
+Measure = Literal["wer", "cpwer", "tcpwer", "orcwer", "der"]  # "der" brings JER with it
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 MINUTE_MS = 60_000
 MAX_PAUSE_MS = 2_000  # a longer pause ends an utterance, as in `Transcript.utterances`
@@ -105,6 +107,7 @@ def score(
     der_collar_s: float = 0.0,
     skip_overlap: bool = False,
     seed: int = 0,
+    measures: Collection[Measure] = MEASURES,
 ) -> Score:
     """Score `hypothesis` against `reference`.
 
@@ -112,12 +115,15 @@ def score(
     by default the turns of `reference`. `tcp_collar_s` is how far apart in time two words may lie and still match
     (seconds, above 0). `der_collar_s` is left out of DER and JER on each side of every reference boundary: 0.0 is
     strict, 0.25 the habit of older evaluations. `skip_overlap` leaves out time in which several reference speakers
-    talk. `seed` draws the bootstrap.
+    talk. `seed` draws the bootstrap. `measures` are those wanted, all by default; the others are None without a note.
     """
     if not (math.isfinite(tcp_collar_s) and tcp_collar_s > 0):
         raise UsageError(f"the tcpWER collar is {tcp_collar_s} s", hint="give seconds above 0, such as 5")
     if not (math.isfinite(der_collar_s) and der_collar_s >= 0):
         raise UsageError(f"the DER collar is {der_collar_s} s", hint="give 0.0 or 0.25")
+    for measure in measures:
+        if measure not in MEASURES:
+            raise UsageError(f"there is no measure {measure!r}", hint=f"choose from {', '.join(MEASURES)}")
     found = Score(
         hypothesis=hypothesis.name,
         reference=reference.name,
@@ -129,7 +135,10 @@ def score(
         words_without_speaker=sum(word.speaker == UNKNOWN for word in hypothesis.words),
         words_interpolated=sum(word.source == "interpolated" for word in hypothesis.words),
     )
-    found = _with_words(found, _tokens(reference, normalize), _tokens(hypothesis, normalize), seed)
+    if set(measures) - {"der"}:
+        found = _with_words(found, _tokens(reference, normalize), _tokens(hypothesis, normalize), measures, seed)
+    if "der" not in measures:
+        return found
     return _with_turns(found, reference.turns if reference_turns is None else reference_turns, hypothesis, seed)
 
 
@@ -161,37 +170,49 @@ class _Token:
 _Pair = tuple[_Token | None, _Token | None]
 
 
-def _with_words(found: Score, reference: Sequence[_Token], hypothesis: Sequence[_Token], seed: int) -> Score:
+def _with_words(
+    found: Score,
+    reference: Sequence[_Token],
+    hypothesis: Sequence[_Token],
+    measures: Collection[Measure],
+    seed: int,
+) -> Score:
     if not reference:
         note = "WER, cpWER, tcpWER and ORC-WER not computed: the reference has no words"
         return dataclasses.replace(found, notes=(*found.notes, note))
-    measured: dict[str, list[_Pair]] = {"wer": _aligned(reference, hypothesis)}
+    measured: dict[str, list[_Pair]] = {}
     speakers: dict[str, str | None] = {}
+    orcwer_is_bound = False
     notes = list(found.notes)
-
     ref_speakers, hyp_speakers = ({token.speaker for token in side} for side in (reference, hypothesis))
+
+    if "wer" in measures:
+        measured["wer"] = _aligned(reference, hypothesis)
     most = max(len(ref_speakers), len(hyp_speakers))
-    if ref_speakers == {UNKNOWN}:
+    if {"cpwer", "tcpwer"}.isdisjoint(measures):
+        pass
+    elif ref_speakers == {UNKNOWN}:
         notes.append("cpWER and tcpWER not computed: the words of the reference have no speakers")
     elif most > MAX_CP_SPEAKERS:
         notes.append(f"cpWER and tcpWER not computed: {most} speakers, and at most {MAX_CP_SPEAKERS} can be matched")
     else:
-        match = _matched_speakers(reference, hypothesis)
-        speakers = {ref: hyp for ref, hyp in match if ref is not None}
-        measured["cpwer"] = [
-            pair for ref, hyp in match for pair in _aligned(_spoken_by(ref, reference), _spoken_by(hyp, hypothesis))
-        ]
-        measured["tcpwer"] = [
-            pair
-            for ref, hyp in _matched_speakers(reference, hypothesis, found.tcp_collar_s)
-            for pair in _aligned_in_time(_spoken_by(ref, reference), _spoken_by(hyp, hypothesis), found.tcp_collar_s)
-        ]
-
-    orcwer_is_bound = False
-    if len(hyp_speakers) > MAX_ORC_SPEAKERS:
+        if "cpwer" in measures:
+            match = _matched_speakers(reference, hypothesis)
+            speakers = {ref: hyp for ref, hyp in match if ref is not None}
+            measured["cpwer"] = [
+                pair for ref, hyp in match for pair in _aligned(_spoken_by(ref, reference), _spoken_by(hyp, hypothesis))
+            ]
+        if "tcpwer" in measures:
+            collar_s = found.tcp_collar_s
+            measured["tcpwer"] = [
+                pair
+                for ref, hyp in _matched_speakers(reference, hypothesis, collar_s)
+                for pair in _aligned_in_time(_spoken_by(ref, reference), _spoken_by(hyp, hypothesis), collar_s)
+            ]
+    if "orcwer" in measures and len(hyp_speakers) > MAX_ORC_SPEAKERS:
         limit = f"at most {MAX_ORC_SPEAKERS} can be"
         notes.append(f"ORC-WER not computed: {len(hyp_speakers)} speakers in the hypothesis, and {limit}")
-    else:
+    elif "orcwer" in measures:
         streams, orcwer_is_bound = _matched_utterances(reference, hypothesis)
         measured["orcwer"] = [pair for spoken, heard in streams for pair in _aligned(spoken, heard)]
         if orcwer_is_bound:
@@ -206,14 +227,14 @@ def _with_words(found: Score, reference: Sequence[_Token], hypothesis: Sequence[
     }
     return dataclasses.replace(
         found,
-        wer=totals["wer"],
+        wer=totals.get("wer"),
         cpwer=totals.get("cpwer"),
         tcpwer=totals.get("tcpwer"),
         orcwer=totals.get("orcwer"),
         orcwer_is_bound=orcwer_is_bound,
         intervals={**found.intervals, **intervals},
         speakers=speakers,
-        minutes=_by_minute(measured.get("cpwer", measured["wer"])),
+        minutes=_by_minute(measured.get("cpwer") or measured.get("wer") or ()),
         notes=tuple(notes),
     )
 
