@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -107,6 +108,7 @@ class Uncertain:
 
     name = "uncertain"
     model_id = "uncertain.en"
+    model_files: ClassVar[dict[str, str]] = {}
     capabilities = Capabilities(word_times=False, token_scores=False, written_form=True, avoids_repeats=False)
 
     def transcribe(self, audio, *, avoid_repeats=False):

@@ -51,6 +51,8 @@ class Transcribe:
     """At most this many people speak."""
     threads: Number = None
     """Cores to use. Default: all."""
+    resume: bool = False
+    """Go on where an interrupted run with the same recording and options stopped."""
     offline: bool = False
     """Never download anything, not even a missing model."""
     config: File = None
@@ -74,7 +76,7 @@ class Transcribe:
         transcripts = []
         for file, paths in zip(self.files, targets, strict=True):
             with progress_bar(file.name) as progress:
-                transcript = transcriber.run(file, progress=progress)
+                transcript = transcriber.run(file, progress=progress, resume=self.resume, keep_stages=True)
             transcripts.append(transcript)
             for name, path in zip(chosen, paths, strict=True):
                 formats.write(transcript, path, name, overwrite=self.overwrite, audio=file)

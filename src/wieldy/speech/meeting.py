@@ -31,6 +31,7 @@ from wieldy.speech.channels import (
     choose_channels,
     without_crosstalk,
 )
+from wieldy.speech.checkpoint import Checkpoint
 from wieldy.speech.diarize import Diarization, Diarizer, SpeakerCount
 from wieldy.speech.diarize.dvector import DVectorConfig, DVectorDiarizer
 from wieldy.speech.itn import Itn, as_written
@@ -75,10 +76,12 @@ def diarize(
     source: Path | str | Recording, config: MeetingConfig = MeetingConfig(), *, progress: Progress | None = None
 ) -> Transcript:
     """Who spoke when: a transcript that has turns and no words. Needs no recognition model."""
-    clock = _Clock(progress)
-    heard = _listen(source, config, clock)
+    clock, stages = _Clock(progress), Checkpoint()
+    with clock.stage("read"):
+        recording = source if isinstance(source, Recording) else Recording.open(source)
+    heard = _listen(recording, config, clock, stages)
     with clock.stage("find speakers"):
-        found = heard.find_speakers(config, DVectorDiarizer(config.diarization))
+        found = heard.find_speakers(config, DVectorDiarizer(config.diarization), stages)
     transcript = Transcript(
         name=heard.recording.name,
         turns=found.turns,
@@ -105,15 +108,30 @@ class Transcriber:
         self.diarizer = diarizer or DVectorDiarizer(config.diarization)
         self.itn = itn
 
-    def run(self, source: Path | str | Recording, *, progress: Progress | None = None) -> Transcript:
-        """Transcribe one recording. An empty or silent one gives an empty transcript with a warning."""
+    def run(
+        self,
+        source: Path | str | Recording,
+        *,
+        progress: Progress | None = None,
+        resume: bool = False,
+        keep_stages: bool = False,
+    ) -> Transcript:
+        """Transcribe one recording. An empty or silent one gives an empty transcript with a warning.
+
+        `keep_stages` stores the result of each stage in the cache until the whole is done; `resume` then goes on
+        where an earlier run of the same recording and options was stopped.
+        """
         clock, config = _Clock(progress), self.config
-        heard = _listen(source, config, clock)
+        with clock.stage("read"):
+            original = source if isinstance(source, Recording) else Recording.open(source)
+            keep = resume or keep_stages
+            stages = Checkpoint.of_recording(original.digest, resume=resume) if keep else Checkpoint()
+        heard = _listen(original, config, clock, stages)
         recording, warnings = heard.recording, list(heard.warnings)
         with clock.stage("recognise") as share:
-            words, changes, language = self._recognise_all(heard, warnings, share)
+            words, changes, language = self._recognise_all(heard, warnings, stages, share)
         with clock.stage("find speakers"):
-            diarization = heard.find_speakers(config, self.diarizer)
+            diarization = heard.find_speakers(config, self.diarizer, stages)
             warnings += diarization.warnings
         with clock.stage("attribute"):
             attributed = attribute(words, diarization.turns, config.attribution, changes)
@@ -132,11 +150,12 @@ class Transcriber:
             with clock.stage("write numbers"):
                 rewritten = [self.itn(utterance.words) for utterance in transcript.utterances()]
                 transcript = dataclasses.replace(transcript, words=tuple(word for turn in rewritten for word in turn))
+        stages.clear()
         report = self._report(transcript, clock, diarization)
         return dataclasses.replace(transcript, meta=report.details, report=report)
 
     def _recognise_all(
-        self, heard: _Heard, warnings: list[str], share: Callable[[float], None]
+        self, heard: _Heard, warnings: list[str], stages: Checkpoint, share: Callable[[float], None]
     ) -> tuple[list[Word], set[int], str]:
         """Words of all channels in order of time, indices of those that begin another voice, and the language."""
         duration_ms = heard.recording.duration_ms
@@ -147,7 +166,7 @@ class Transcriber:
         languages: list[str] = []
         scores: list[float] = []
         for channel, own in chunks.items():
-            for chunk, found, hypothesis in self._recognise(heard.recording, channel, own):
+            for chunk, found, hypothesis in self._recognise(heard.recording, channel, own, stages):
                 changes.update(len(words) + change for change in hypothesis.speaker_changes)
                 words += found
                 languages.append(hypothesis.language)
@@ -178,19 +197,28 @@ class Transcriber:
             )
 
     def _recognise(
-        self, recording: Recording, channel: int, chunks: Sequence[TimeMap]
+        self, recording: Recording, channel: int, chunks: Sequence[TimeMap], stages: Checkpoint
     ) -> Iterator[tuple[TimeMap, list[Word], Hypothesis]]:
         """Each chunk with its words on the recording's clock and the hypothesis they come from."""
-        results = self.recognizer.transcribe(cut(recording, chunk, channel) for chunk in chunks)
-        for chunk, hypothesis in zip(chunks, results, strict=True):
-
-            def decode_again(chunk: TimeMap = chunk) -> Hypothesis:
-                (other,) = self.recognizer.transcribe([cut(recording, chunk, channel)], avoid_repeats=True)
-                return other
-
+        config = self.config
+        engine = [self.recognizer.name, self.recognizer.model_id, dict(self.recognizer.model_files)]
+        depends = [engine, config.recognition, config.loop_guard, channel]
+        known = [stages.load("recognise", *depends, chunk) for chunk in chunks]
+        missing = (chunk for chunk, stored in zip(chunks, known, strict=True) if stored is None)
+        results = self.recognizer.transcribe(cut(recording, chunk, channel) for chunk in missing)
+        for chunk, stored in zip(chunks, known, strict=True):
             seconds = chunk.duration_ms / 1000
-            can_avoid = self.recognizer.capabilities.avoids_repeats
-            checked = guarded(hypothesis, seconds, decode_again if can_avoid else None, self.config.loop_guard)
+            if stored is not None:
+                checked = Hypothesis.from_json(stored)
+            else:
+
+                def decode_again(chunk: TimeMap = chunk) -> Hypothesis:
+                    (other,) = self.recognizer.transcribe([cut(recording, chunk, channel)], avoid_repeats=True)
+                    return other
+
+                can_avoid = self.recognizer.capabilities.avoids_repeats
+                checked = guarded(next(results), seconds, decode_again if can_avoid else None, config.loop_guard)
+                stages.store("recognise", checked.to_json(), *depends, chunk)
             words = []
             for word in complete_times(checked.words, seconds, stream=channel):
                 span = chunk.original(word)
@@ -215,6 +243,7 @@ class Transcriber:
             "wieldy": __version__,
             "engine": self.recognizer.name,
             "model": self.recognizer.model_id,
+            "model_files": dict(self.recognizer.model_files),
             "diarizer": self.diarizer.name,
             "options": dataclasses.asdict(self.config),
         }
@@ -247,23 +276,34 @@ class _Heard:
     speech: Mapping[int, Sequence[Span]]
     warnings: tuple[str, ...]
 
-    def find_speakers(self, config: MeetingConfig, diarizer: Diarizer) -> Diarization:
+    def find_speakers(self, config: MeetingConfig, diarizer: Diarizer, stages: Checkpoint) -> Diarization:
         """One speaker per channel where the channels are split, else whoever the diariser hears on the only one."""
         if self.plan.kind == "split":
             return Diarization(active_turns_per_channel(self.speech))
-        return diarizer.diarize(self.recording, self.speech[0], config.count)
+        speech = self.speech[0]
+        found = stages.once(
+            "find speakers",
+            lambda: diarizer.diarize(self.recording, speech, config.count).to_json(),
+            *(diarizer.name, self.plan, speech, config.count, config.diarization),
+        )
+        return Diarization.from_json(found)
 
 
-def _listen(source: Path | str | Recording, config: MeetingConfig, clock: _Clock) -> _Heard:
-    """Open the recording, choose its channels and find the speech on them."""
-    with clock.stage("read"):
-        recording = source if isinstance(source, Recording) else Recording.open(source)
+def _listen(recording: Recording, config: MeetingConfig, clock: _Clock, stages: Checkpoint) -> _Heard:
+    """Choose the recording's channels and find the speech on them."""
+
+    def look() -> list[list[Any]]:
+        found = {channel: detect_speech(view, config.vad, channel=channel) for channel in plan.channels}
+        if plan.kind == "split":
+            found = without_crosstalk(view, found)
+        return [[channel, [[span.start_ms, span.end_ms] for span in spans]] for channel, spans in found.items()]
+
+    with clock.stage("choose channels"):
         plan = choose_channels(recording, config.channels)
         view = plan.view(recording)
     with clock.stage("find speech"):
-        speech = {channel: detect_speech(view, config.vad, channel=channel) for channel in plan.channels}
-        if plan.kind == "split":
-            speech = without_crosstalk(view, speech)
+        found = stages.once("find speech", look, plan, config.vad)
+    speech = {channel: tuple(Span(*times) for times in spans) for channel, spans in found}
     warnings = [*recording.warnings, *plan.warnings]
     if not any(speech.values()):
         warnings.append("no speech found")

@@ -6,8 +6,8 @@ A diariser is anything with this module's `Diarizer` shape. `dvector.py` is the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,7 +25,11 @@ class SpeakerCount:
     at_most: int | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("speakers", self.exactly), ("min-speakers", self.at_least), ("max-speakers", self.at_most)):
+        for option, value in (
+            ("speakers", self.exactly),
+            ("min-speakers", self.at_least),
+            ("max-speakers", self.at_most),
+        ):
             if value is not None and value < 1:
                 raise UsageError(f"--{option} is {value}", hint="a recording has at least one speaker")
         if self.at_most is not None and self.at_most < self.at_least:
@@ -45,6 +49,26 @@ class Diarization:
     count_confidence: float = 1.0
     warnings: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        voices = {speaker: [float(value) for value in voice] for speaker, voice in self.voices.items()}
+        turns = [asdict(turn) for turn in self.turns]
+        return {
+            "turns": turns,
+            "voices": voices,
+            "count_confidence": self.count_confidence,
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Diarization:
+        """The inverse of `to_json`."""
+        return cls(
+            tuple(Turn(**turn) for turn in data["turns"]),
+            {speaker: np.array(voice, dtype=np.float32) for speaker, voice in data["voices"].items()},
+            data["count_confidence"],
+            tuple(data["warnings"]),
+        )
+
 
 @runtime_checkable
 class Diarizer(Protocol):
@@ -52,6 +76,8 @@ class Diarizer(Protocol):
 
     name: str
 
-    def diarize(self, recording: Recording, speech: Sequence[Span], count: SpeakerCount = SpeakerCount()) -> Diarization:
+    def diarize(
+        self, recording: Recording, speech: Sequence[Span], count: SpeakerCount = SpeakerCount()
+    ) -> Diarization:
         """Attribute the `speech` regions of a one-channel recording to speakers named S1, S2, ... by appearance."""
         ...

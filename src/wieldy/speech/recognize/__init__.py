@@ -7,9 +7,9 @@ package only when they are built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,15 @@ class Hypothesis:
     def text(self) -> str:
         return " ".join(word.text for word in self.words)
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Hypothesis:
+        """The inverse of `to_json`."""
+        lists = {key: tuple(data[key]) for key in ("speaker_changes", "warnings")}
+        return cls(**{**data, **lists, "words": tuple(HeardWord(**word) for word in data["words"])})
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -68,6 +77,7 @@ class Recognizer(Protocol):
 
     name: str
     model_id: str
+    model_files: Mapping[str, str]  # SHA-256 of each file of weights, by file name
     capabilities: Capabilities
 
     def transcribe(

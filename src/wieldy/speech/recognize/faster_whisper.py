@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wieldy.speech.recognize import NO_REPEAT, Capabilities, HeardWord, Hypothesis
+from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -53,6 +54,7 @@ class FasterWhisper:
             local_files_only=True,
         )
         self.model_id = model_id or folder.name
+        self.model_files = fingerprint(folder)
         self.language = language
         self.beam_size = beam_size
         self.capabilities = Capabilities(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class PocketSphinx:
 
     name = "pocketsphinx"
     model_id = "pocketsphinx-en-us"
+    model_files: ClassVar[dict[str, str]] = {}  # inside its package, whose version says which they are
     capabilities = Capabilities(
         word_times=True,
         token_scores=False,

@@ -16,6 +16,7 @@ import numpy as np
 
 from wieldy.errors import InputError, MissingError
 from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
+from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,7 @@ class TransformersRecognizer:
         self.model.eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         self.model_id = model_id or folder.name
+        self.model_files = fingerprint(folder)
         self.language = language
         self.beam_size = beam_size
         self.threads = threads or os.cpu_count() or 1
