@@ -56,10 +56,11 @@ def test_libav_and_libsndfile_decode_the_same(tmp_path, monkeypatch):
     np.testing.assert_allclose(Recording.open(path).read_channels(0, 1500), expected, atol=1e-6)
 
 
-def video(path, *, options=None, audio_tracks=(), pictures=False):
+def video(path, *, options=None, audio_tracks=(), pictures=False, title=""):
     """An MP4 (AAC) or MKV (FLAC). Each audio track is a list of (time in seconds, samples [n, 1] at `RATE`)."""
     codec, form, scale = ("flac", "s16", 32_767) if path.suffix == ".mkv" else ("aac", "fltp", np.float32(1))
     with av.open(str(path), "w", options=options or {}) as output:
+        output.metadata["title"] = title
         # Every track is declared before the first packet of any.
         screen = output.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p") if pictures else None
         tracks = [output.add_stream(codec, rate=RATE, layout="mono") for _ in audio_tracks]
@@ -143,13 +144,16 @@ class TestDamaged:
         assert recording.duration_ms == 2000
         assert recording.warnings == ("the file is cut short: its header says 24:51:18, 2.00 s are there",)
 
-    def test_flac_with_a_broken_middle(self, tmp_path):
+    @pytest.mark.parametrize("block_samples", [1 << 19, 50_000])
+    def test_flac_with_a_broken_middle(self, tmp_path, monkeypatch, block_samples):
         """What follows the fault is kept, and kept in its place."""
+        monkeypatch.setattr("wieldy.speech.containers.BLOCK_SAMPLES", block_samples)
         noise = 0.05 * np.random.default_rng(0).standard_normal((6 * RATE, 1)).astype(np.float32)
         content = bytearray(mutate.encoded(noise + tone(4.0, 4.2, 6.0), RATE, "flac"))
         content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
         recording = Recording.open(written(tmp_path / "a.flac", bytes(content)))
-        assert recording.warnings[-1] == "the file is damaged somewhere after 0.00 s"
+        fault_s = {1 << 19: 0.0, 50_000: 2.08}[block_samples]
+        assert recording.warnings == (f"the file is damaged somewhere after {fault_s:.2f} s",)
         assert recording.duration_ms == 6000
         assert abs(sounding_ms(recording)[-1][0] - 4000) <= 2
 
@@ -159,6 +163,14 @@ class TestDamaged:
         recording = Recording.open(written(tmp_path / "b.mp4", content[: len(content) * 3 // 4]))
         assert any("the file is cut short: its header says 2.0" in warning for warning in recording.warnings)
         assert recording.read(100, 200).any()
+
+
+def test_a_title_in_an_unknown_alphabet(tmp_path):
+    path = video(tmp_path / "a.mkv", audio_tracks=[[(0.0, tone(0.2, 0.4, 1.024))]], title="Besprechung")
+    content = path.read_bytes()
+    assert b"Besprechung" in content
+    recording = Recording.open(written(path, content.replace(b"Besprechung", b"Gespr\xe4ch am")))
+    assert abs(sounding_ms(recording)[0][0] - 200) <= 2
 
 
 class TestRefused:

@@ -62,8 +62,8 @@ def situations(draw):
     config = VadConfig(
         on=on,
         off=draw(st.floats(0.1, on)),
-        min_speech_ms=draw(st.integers(0, 250)),
-        min_silence_ms=draw(st.integers(0, 400)),
+        min_speech_ms=draw(st.integers(0, 250) | st.sampled_from([32, 96, 224])),
+        min_silence_ms=draw(st.integers(0, 400) | st.sampled_from([32, 96, 320])),  # also as long as a pause can be
         pad_ms=draw(st.integers(0, 400)),
         max_segment_ms=draw(st.integers(1000, 5000)),
     )
