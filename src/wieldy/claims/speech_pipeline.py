@@ -167,6 +167,7 @@ class RecallingRecognizer:
         self._heard: dict[tuple[bytes, bool], Hypothesis] = {}
         self.name = recognizer.name
         self.model_id = recognizer.model_id
+        self.model_files = recognizer.model_files
         self.capabilities = recognizer.capabilities
 
     def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
