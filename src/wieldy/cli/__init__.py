@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left behind", 130)
+        return _fail("interrupted; no half-written file is left", 130)
     except BrokenPipeError:  # the reader of our output, such as head, had enough
         sys.stderr.close()
         return 0

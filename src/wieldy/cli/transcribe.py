@@ -75,8 +75,12 @@ class Transcribe:
         transcriber = Transcriber(self.meeting_config())
         transcripts = []
         for file, paths in zip(self.files, targets, strict=True):
-            with progress_bar(file.name) as progress:
-                transcript = transcriber.run(file, progress=progress, resume=self.resume, keep_stages=True)
+            try:
+                with progress_bar(file.name) as progress:
+                    transcript = transcriber.run(file, progress=progress, resume=self.resume, keep_stages=True)
+            except KeyboardInterrupt:
+                say(f"{file.name}: what is finished is kept; the same command with --resume goes on from there")
+                raise
             transcripts.append(transcript)
             for name, path in zip(chosen, paths, strict=True):
                 formats.write(transcript, path, name, overwrite=self.overwrite, audio=file)
