@@ -112,9 +112,7 @@ def test_help_and_the_package_import_nothing_heavy() -> None:
 
 def test_transcribe_help_does_not_import_the_engines() -> None:
     code = (
-        "import sys, wieldy.cli\n"
-        "try: wieldy.cli.main(['transcribe', '--help'])\n"
-        "except SystemExit: print(*sys.modules)"
+        "import sys, wieldy.cli\ntry: wieldy.cli.main(['transcribe', '--help'])\nexcept SystemExit: print(*sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not set(printed.splitlines()[-1].split()) & {"torch", "onnxruntime", "faster_whisper", "scipy"}

@@ -11,7 +11,13 @@ from wieldy.speech.recognize import HeardWord
 
 def test_known_times_are_kept_and_gaps_are_shared_by_length() -> None:
     words = complete_times(
-        [HeardWord("it", 0.0, 0.2), HeardWord("costs", 0.2, 0.6), HeardWord("$10"), HeardWord("a"), HeardWord("day", 1.0, 1.3)],
+        [
+            HeardWord("it", 0.0, 0.2),
+            HeardWord("costs", 0.2, 0.6),
+            HeardWord("$10"),
+            HeardWord("a"),
+            HeardWord("day", 1.0, 1.3),
+        ],
         2.0,
     )
     assert [(w.start_ms, w.end_ms, w.source) for w in words] == [
@@ -32,7 +38,9 @@ times = st.one_of(st.none(), st.floats(-1, 12), st.just(math.nan), st.just(math.
 
 
 @given(st.lists(st.tuples(times, times), max_size=10), st.integers(0, 9000).map(lambda ms: ms / 1000))
-def test_whatever_an_engine_says_the_times_are_sane(drawn: list[tuple[float | None, float | None]], length: float) -> None:
+def test_whatever_an_engine_says_the_times_are_sane(
+    drawn: list[tuple[float | None, float | None]], length: float
+) -> None:
     heard = [HeardWord("word", start, end) for start, end in drawn]
     words = complete_times(heard, length)
     assert len(words) == len(heard)

@@ -35,9 +35,7 @@ def test_best_path_is_the_best_of_all_paths(data: st.DataObject) -> None:
     emission = np.array(draw, dtype=float)
     change = np.array([data.draw(st.sampled_from([0.0, -0.15])) for _ in range(steps)])
     stay = np.array([data.draw(st.sampled_from([0.0, 0.15])) for _ in range(steps)])
-    best = max(
-        score_of(path, emission, stay, change) for path in itertools.product(range(states), repeat=steps)
-    )
+    best = max(score_of(path, emission, stay, change) for path in itertools.product(range(states), repeat=steps))
     found = tuple(int(k) for k in best_path(emission, stay, change))
     assert score_of(found, emission, stay, change) == pytest.approx(best, abs=1e-12)
 
@@ -45,7 +43,9 @@ def test_best_path_is_the_best_of_all_paths(data: st.DataObject) -> None:
 spans = st.tuples(st.integers(0, 3000), st.integers(0, 800)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
 
-@given(st.lists(spans, min_size=1, max_size=8), st.lists(st.tuples(spans, st.sampled_from("AB")), min_size=1, max_size=6))
+@given(
+    st.lists(spans, min_size=1, max_size=8), st.lists(st.tuples(spans, st.sampled_from("AB")), min_size=1, max_size=6)
+)
 def test_emission_is_the_covered_share_of_the_widened_word(
     times: list[tuple[int, int]], drawn: list[tuple[tuple[int, int], str]]
 ) -> None:

@@ -91,7 +91,9 @@ def test_a_resumed_run_recognises_nothing_twice(fresh_cache: Path, whisper_tiny:
 
 
 @pytest.mark.slow
-def test_kill_9_at_ten_random_moments(fresh_cache: Path, whisper_tiny: Path, conversation: Path, tmp_path: Path) -> None:
+def test_kill_9_at_ten_random_moments(
+    fresh_cache: Path, whisper_tiny: Path, conversation: Path, tmp_path: Path
+) -> None:
     """A meeting of two minutes, killed ten times and resumed, gives what an undisturbed run gives."""
     samples, rate = soundfile.read(conversation / "sample.wav", dtype="float32")
     meeting = tmp_path / "meeting.wav"

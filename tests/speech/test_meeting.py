@@ -55,7 +55,9 @@ def test_a_real_call_with_two_speakers_given(transcriber: Transcriber, conversat
         assert sum(word.speaker == speaker for word in found.words) >= 15
 
 
-def test_the_same_recording_gives_the_same_transcript(transcriber: Transcriber, call: Transcript, conversation: Path) -> None:
+def test_the_same_recording_gives_the_same_transcript(
+    transcriber: Transcriber, call: Transcript, conversation: Path
+) -> None:
     assert transcriber.run(conversation / "sample.wav").words == call.words
 
 
@@ -118,7 +120,9 @@ class Uncertain:
 
 
 def test_another_language_is_refused_and_the_model_named(conversation: Path) -> None:
-    with pytest.raises(MissingError, match=r"does not sound like English.*wieldy models get large-v3-turbo.*--language en"):
+    with pytest.raises(
+        MissingError, match=r"does not sound like English.*wieldy models get large-v3-turbo.*--language en"
+    ):
         Transcriber(recognizer=Uncertain()).run(conversation / "sample.wav")
     insisted = MeetingConfig(recognition=RecognitionConfig(language="en"))
     found = Transcriber(insisted, recognizer=Uncertain()).run(conversation / "sample.wav")
@@ -157,7 +161,9 @@ def truncated_header(folder: Path) -> Path:
     ],
     ids=["missing", "folder", "not audio", "truncated header", "no samples", "one sample", "all NaN"],
 )
-def test_what_is_no_recording_is_refused_in_one_line(transcriber: Transcriber, tmp_path: Path, make, message: str) -> None:
+def test_what_is_no_recording_is_refused_in_one_line(
+    transcriber: Transcriber, tmp_path: Path, make, message: str
+) -> None:
     with pytest.raises(InputError) as caught:
         transcriber.run(make(tmp_path))
     assert message in str(caught.value)
@@ -176,7 +182,15 @@ def test_a_file_that_fails_leaves_nothing_and_exits_3(
 def test_the_command_writes_what_the_library_returns(
     call: Transcript, conversation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["transcribe", str(conversation / "sample.wav"), "--out", str(tmp_path), "--offline", "--format", "json,srt"]
+    command = [
+        "transcribe",
+        str(conversation / "sample.wav"),
+        "--out",
+        str(tmp_path),
+        "--offline",
+        "--format",
+        "json,srt",
+    ]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
     assert "Speaker 1: " in printed

@@ -1,7 +1,7 @@
 """Options from a TOML file: one table per stage, keys as in that stage's config class.
 
-    [attribution]
-    reach_ms = 80
+[attribution]
+reach_ms = 80
 """
 
 from __future__ import annotations

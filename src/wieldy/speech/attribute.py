@@ -194,9 +194,7 @@ def _distance(start: np.ndarray, end: np.ndarray, turn_start: np.ndarray, turn_e
     """Milliseconds from each word to the nearest of sorted, disjoint turns; 0 where they touch."""
     following = np.searchsorted(turn_start, start, side="right")
     before = np.where(following > 0, start - turn_end[np.maximum(following - 1, 0)], np.inf)
-    after = np.where(
-        following < len(turn_start), turn_start[np.minimum(following, len(turn_start) - 1)] - end, np.inf
-    )
+    after = np.where(following < len(turn_start), turn_start[np.minimum(following, len(turn_start) - 1)] - end, np.inf)
     return np.maximum(np.minimum(before, after), 0)
 
 
@@ -229,7 +227,7 @@ def drop_ghosts(
 
 
 def name_speakers(words: Sequence[Word], turns: Sequence[Turn]) -> dict[str, str]:
-    """"Speaker 1", "Speaker 2", ... by first word, then by first turn for those without words."""
+    """ "Speaker 1", "Speaker 2", ... by first word, then by first turn for those without words."""
     order = [word.speaker for word in words] + [turn.speaker for turn in sorted(turns, key=lambda t: t.start_ms)]
     speakers = dict.fromkeys(speaker for speaker in order if speaker != UNKNOWN)
     return {speaker: f"Speaker {number}" for number, speaker in enumerate(speakers, start=1)}

@@ -311,7 +311,6 @@ def _listen(recording: Recording, config: MeetingConfig, clock: _Clock, stages: 
 
 
 def clock_time(milliseconds: int) -> str:
-    """"0:01:02" for a point in a recording."""
+    """ "0:01:02" for a point in a recording."""
     minutes, seconds = divmod(milliseconds // 1000, 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-

@@ -80,9 +80,7 @@ class Recognizer(Protocol):
     model_files: Mapping[str, str]  # SHA-256 of each file of weights, by file name
     capabilities: Capabilities
 
-    def transcribe(
-        self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False
-    ) -> Iterator[Hypothesis]:
+    def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
         """Recognise float32 mono stretches at `SAMPLE_RATE`, each at most `capabilities.max_audio_s` long.
 
         The same audio gives the same words. `avoid_repeats` forbids the same `NO_REPEAT` words or tokens in a row

@@ -91,4 +91,3 @@ def _best_cut(regions: Sequence[Span], fitting: int, config: ChunkConfig) -> int
         if full_enough and pause >= longest:
             best, longest = index + 1, pause
     return best
-

@@ -91,5 +91,3 @@ def _warned(hypothesis: Hypothesis, warning: str) -> Hypothesis:
 
 def _fold(word: str) -> str:
     return word.strip(".,;:!?\"'()").casefold()
-
-
