@@ -36,7 +36,8 @@ class MeetingRecipe:
     """How to make a meeting.
 
     voices: names of `synthesize.voices()`, one per speaker; they become the speaker labels.
-    minutes: length to reach; the turn that reaches it is finished.
+    minutes: about how long, above 0, at most 600: turns are added until they are expected to fill it, and never cut
+        off (180 s asked gave 174 to 190 s).
     script: what is said, as (voice, text) turns in order; None generates sentences about work. With a script
         `minutes` is not used.
     overlap: time in which two people speak, as a share of the time in which anybody does, [0, 0.35]; met to the
