@@ -9,4 +9,13 @@ from wieldy.weights.resolve import get, locate, where
 from wieldy.weights.tensors import load_safetensors
 from wieldy.weights.whisper import as_ctranslate2, as_transformers
 
-__all__ = ["as_ctranslate2", "as_transformers", "fingerprint", "get", "load_safetensors", "locate", "model_format", "where"]
+__all__ = [
+    "as_ctranslate2",
+    "as_transformers",
+    "fingerprint",
+    "get",
+    "load_safetensors",
+    "locate",
+    "model_format",
+    "where",
+]
