@@ -147,4 +147,5 @@ def _faster_whisper_sizes() -> dict[str, str]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0].removeprefix("Got: ") if lines else type(error).__name__
