@@ -244,6 +244,9 @@ class TestFaultsAreNamed:
             samples = self.noise * [[1.0], [level]]
             assert self.warnings(samples) == ("channel 2 of 2 is dead",)
         assert self.warnings(self.noise * [[1.0], [0.01]]) == ()
+        assert self.warnings(np.concatenate([self.noise, np.zeros((2, SAMPLE_RATE))])) == (
+            "channels 3, 4 of 4 are dead",
+        )
 
     def test_silent(self):
         assert self.warnings(np.zeros((2, 4000))) == ("the recording is silent",)

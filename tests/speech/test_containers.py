@@ -1,5 +1,9 @@
 """Files as they come: every format, and the ones that are damaged, locked or after something else."""
 
+import contextlib
+import os
+from pathlib import Path
+
 import av
 import mutate
 import numpy as np
@@ -44,9 +48,30 @@ def test_every_format_keeps_its_times(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "ogg"])
 def test_the_ending_does_not_matter(tmp_path, kind):
     content = mutate.encoded(tone(1.0, 1.2), RATE, kind)
-    names = ("a.wav", "a.raw", "a", "50% of a:b.mp4")
-    recordings = [Recording.open(written(tmp_path / name, content)) for name in names]
-    assert len({(recording.digest, recording.sample_count) for recording in recordings}) == 1
+    for name in ("a.wav", "a.raw", "a", "50% of a:b.mp4", "concat:a|b", os.fsdecode(b"Bespr\xe4che")):
+        assert Recording.open(written(tmp_path / name, content)).duration_ms >= 2000
+
+
+def test_a_long_wav_of_another_name_is_read_in_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("wieldy.speech.audio.MEMORY_SAMPLES", SAMPLE_RATE)
+    path = written(tmp_path / "a.raw", mutate.encoded(tone(1.0, 1.2, rate=SAMPLE_RATE), SAMPLE_RATE, "wav"))
+    recording = Recording.open(path)
+    path.unlink()
+    assert sounding_ms(recording) == [(1000, 1200)]
+
+
+def test_no_file_stays_open(tmp_path):
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("no /proc on this system")
+    contents = {kind: mutate.intact(kind) for kind in ("wav", "flac", "mp3", "m4a")}
+    contents["txt"] = b"Minutes of the meeting\n" * 99
+    paths = [written(tmp_path / f"a.{kind}", content) for kind, content in contents.items()]
+    before = len(list(descriptors.iterdir()))
+    for path in paths * 3:
+        with contextlib.suppress(InputError):
+            Recording.open(path)
+    assert len(list(descriptors.iterdir())) == before
 
 
 def test_libav_and_libsndfile_decode_the_same(tmp_path, monkeypatch):
@@ -92,6 +117,17 @@ def test_sound_that_starts_after_the_pictures(tmp_path):
     path = video(tmp_path / "a.mkv", audio_tracks=[[(2.0, tone(0.5, 0.7, 1.024))]], pictures=True)
     ((start, _),) = sounding_ms(Recording.open(path))
     assert abs(start - 2500) <= 2
+
+
+def test_a_track_that_changes_its_format(tmp_path):
+    """Two MP3 files one after the other, as some recorders and radio archives make them."""
+    mono, stereo = tone(0.5, 0.7), np.repeat(tone(0.5, 0.7, rate=44_100), 2, axis=1)
+    content = mutate.encoded(mono, RATE, "mp3") + mutate.encoded(stereo, 44_100, "mp3")
+    recording = Recording.open(written(tmp_path / "a.mp3", content))
+    first, second = sounding_ms(recording)
+    assert abs(first[0] - 500) <= 2
+    assert abs(second[0] - 2500) <= 100  # the second file's encoder delay is heard
+    assert second[1] - second[0] == pytest.approx(200, abs=3)
 
 
 def test_one_of_several_tracks_is_used(tmp_path):

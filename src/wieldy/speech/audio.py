@@ -1,8 +1,7 @@
 """Sound in: any recording, as float32 at 16 kHz, with its faults named.
 
-`Recording.open` reads what libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF, ...) and otherwise what libav reads (M4A, MP4,
-MKV, WebM, ...), resamples with soxr and keeps memory constant: up to ten minutes are held in memory, a longer file is
-decoded once, block by block, and then read by seeking. A header is never believed: only decoded samples count.
+`Recording.open` takes any common container, resamples with soxr and keeps memory constant: up to ten minutes are held
+in memory; a longer file is decoded once, block by block, and then read by seeking.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import soxr
 
 from wieldy.cache import cache_root, digest, sha256_of
 from wieldy.errors import InputError, OutputError
-from wieldy.speech.containers import BLOCK_SAMPLES, Source, open_source
+from wieldy.speech.containers import BLOCK_SAMPLES, Source, open_sound, open_source
 
 SAMPLE_RATE = 16_000  # Hz, what speech recognisers and speaker encoders are trained on
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
@@ -35,7 +34,6 @@ MEMORY_SAMPLES = 600 * SAMPLE_RATE  # ten minutes per channel are held in memory
 MEMORY_CHANNELS = 2  # ... of two channels (77 MB); with more channels, proportionally less time
 
 FULL_SCALE = 0.999  # |sample| from here on counts as clipped; the largest 16-bit value is 0.99997
-
 CLIPPED_SHARE = 0.001  # warned about from here on: a peak-normalised recording has a few samples at full scale
 DEAD_CHANNEL_DB = 60.0  # a channel this far below the loudest one carries nothing; open headsets measure 20-40 dB
 MAX_ARRAY_PEAK = 4.0  # float arrays beyond +12 dBFS are integers that were converted without scaling
@@ -131,7 +129,7 @@ class Recording:
         return Recording(self.name, view, digest(self.digest, list(channels)), self.warnings)
 
     def close(self) -> None:
-        """Free the working copy; reading afterwards is an error. Views of the recording end with it."""
+        """Free the samples or the working copy. Nothing can be read afterwards, nor from views of the recording."""
         self._store.close()
 
     def _check_channel(self, channel: int) -> None:
@@ -285,8 +283,10 @@ class _Inspection:
         if loudest == 0:
             yield "the recording is silent"
             return
-        for channel in np.flatnonzero(self._energy < loudest * 10 ** (-DEAD_CHANNEL_DB / 10)):
-            yield f"channel {channel + 1} of {len(self._energy)} is dead"
+        dead = 1 + np.flatnonzero(self._energy < loudest * 10 ** (-DEAD_CHANNEL_DB / 10))
+        if len(dead):
+            which = f"channel {dead[0]}" if len(dead) == 1 else f"channels {', '.join(map(str, dead))}"
+            yield f"{which} of {len(self._energy)} {'is' if len(dead) == 1 else 'are'} dead"
 
 
 class _Keeper:
@@ -337,7 +337,7 @@ class _Keeper:
         if self._file is not None:
             return _WorkingCopy(self._file, self._source.channels, self._frames)
         assert self._original is not None
-        return _Original(soundfile.SoundFile(self._original), self._frames)
+        return _Original(open_sound(self._original), self._frames)
 
     def discard(self) -> None:
         if self._file is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +55,7 @@ class Source(Protocol):
 class _Libsndfile:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb")
-        try:
-            # By descriptor: from a path, soundfile guesses headerless formats by the file's ending.
-            self._sound = soundfile.SoundFile(self._file.fileno(), closefd=False)
-        except BaseException:
-            self._file.close()
-            raise
+        self._sound = open_sound(path)
         self.rate, self.channels = self._sound.samplerate, self._sound.channels
         self.warnings: list[str] = []
         plain = self._sound.format in ("WAV", "WAVEX", "RF64") and self._sound.subtype in UNCOMPRESSED
@@ -111,7 +106,6 @@ class _Libsndfile:
 
     def close(self) -> None:
         self._sound.close()
-        self._file.close()
 
 
 class _UnusableError(Exception):
@@ -124,17 +118,21 @@ class _Libav:
     def __init__(self, path: Path) -> None:
         import av
 
+        # An open file, because libav takes a path such as "concat:a|b" for a protocol of that name.
+        self._file = path.open("rb")
         try:
-            # The prefix keeps a file called "concat:..." from being read as the name of a protocol.
             self._container = av.open(
-                f"file:{path}",
+                self._file,
+                "r",
                 container_options={"format_whitelist": LIBAV_FORMATS, "protocol_whitelist": "file"},
                 metadata_errors="replace",
             )
         except av.FFmpegError:
+            self._file.close()
             raise _UnusableError("it is not audio in a known format") from None
         self.warnings: list[str] = []
         self.seekable: Path | None = None
+        self._damaged = 0  # packets
         try:
             self._track = self._best_track()
             self._frames = self._decoded_frames()
@@ -142,7 +140,7 @@ class _Libav:
             if first is None:
                 raise _UnusableError("its audio track cannot be decoded (damaged or encrypted)")
         except BaseException:
-            self._container.close()
+            self.close()
             raise
         self.rate: int = first.sample_rate
         self.channels: int = first.layout.nb_channels
@@ -161,9 +159,8 @@ class _Libav:
     def _decoded_frames(self) -> Iterator[AudioFrame]:
         import av
 
-        damaged = 0
         packets = self._container.demux(self._track)
-        while True:
+        while self._damaged <= MAX_DAMAGED_PACKETS:
             try:
                 packet = next(packets, None)
                 if packet is None:
@@ -172,11 +169,7 @@ class _Libav:
                     raise _UnusableError("its audio track is encrypted")
                 yield from (frame for frame in packet.decode() if isinstance(frame, av.AudioFrame))
             except av.FFmpegError:
-                damaged += 1
-                if damaged > MAX_DAMAGED_PACKETS:
-                    break
-        if damaged:
-            self.warnings.append(f"{damaged} packets of the audio track are damaged and were left out")
+                self._damaged += 1
 
     def blocks(self) -> Iterator[np.ndarray]:
         import av
@@ -198,8 +191,13 @@ class _Libav:
                 waiting.append(np.zeros((gap, self.channels), np.float32))
                 position += gap
             frame.pts = None  # the converter would fill gaps in a way of its own
-            for converted in convert.resample(frame):
-                waiting.append(converted.to_ndarray().reshape(-1, self.channels))
+            try:
+                converted = convert.resample(frame)
+            except (av.FFmpegError, ValueError):
+                self._damaged += 1
+                continue
+            for part in converted:
+                waiting.append(part.to_ndarray().reshape(-1, self.channels))
                 position += len(waiting[-1])
             waiting_samples += frame.samples * self.channels
             if waiting_samples >= BLOCK_SAMPLES:
@@ -208,6 +206,8 @@ class _Libav:
                 waiting_samples = 0
         if waiting:
             yield np.concatenate(waiting)
+        if self._damaged:
+            self.warnings.append(f"{self._damaged} packets of the audio track are damaged and were left out")
         # Only MP4 and its kin have a table of every sample; elsewhere the length is a guess or that of the video.
         if "mov" in self._container.format.name and self._track.duration and self._track.time_base:
             claimed_s, found_s = float(self._track.duration * self._track.time_base), position / self.rate
@@ -216,6 +216,12 @@ class _Libav:
 
     def close(self) -> None:
         self._container.close()
+        self._file.close()
+
+
+def open_sound(path: Path) -> soundfile.SoundFile:
+    """The file in libsndfile, by its content alone: given a path, soundfile goes by the ending of some names."""
+    return soundfile.SoundFile(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
 
 
 def open_source(path: Path) -> Source:
