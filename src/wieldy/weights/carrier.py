@@ -132,16 +132,20 @@ def _run(command: list[str], folder: Path, on_bytes: Callable[[int], None]) -> t
                     _, said = pip.communicate(timeout=POLL_S)
                     return pip.returncode, said
                 except subprocess.TimeoutExpired:
-                    on_bytes(max(_sizes(folder), default=0))
+                    on_bytes(max(wheel_sizes(folder), default=0))
         finally:
             if pip.poll() is None:
                 pip.kill()
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(FileNotFoundError):  # pip moves the file when it is done
-            yield path.stat().st_size
+def wheel_sizes(folder: Path) -> Iterator[int]:
+    """The sizes in bytes of the wheels below a folder in which pip is at work."""
+    # pip moves files and removes folders meanwhile: os.walk passes over a folder that has gone, Path.rglob raises.
+    for at, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(FileNotFoundError):
+                    yield (Path(at) / name).stat().st_size
 
 
 def _only_wheel(folder: Path, carrier: Carrier) -> Path:
