@@ -28,6 +28,7 @@ BEHIND_THE_SCENES = {
     "pytest-timeout": "plug-in of pytest",
     "pytest-xdist": "plug-in of pytest",
     "ruff": "a program",
+    "simplejson": "meeteval reads JSON files with it",
     "tokenizers": "transformers reads tokenizers with it",
 }
 
