@@ -73,14 +73,14 @@ def test_a_resumed_run_recognises_nothing_twice(fresh_cache: Path, whisper_tiny:
     whole = transcriber.run(conversation / "sample.wav")
     transcriber.recognizer = counting = Counting(transcriber.recognizer)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(stage: str, _share: float) -> None:
         if stage == "find speakers":
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         transcriber.run(conversation / "sample.wav", keep_stages=True, progress=stop)
     before = counting.stretches
     assert before > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ class FasterWhisper:
             local_files_only=True,
         )
         self.model_id = model_id or folder.name
-        self.model_files = fingerprint(folder)
+        self.model_files: Mapping[str, str] = fingerprint(folder)
         self.language = language
         self.beam_size = beam_size
         self.capabilities = Capabilities(

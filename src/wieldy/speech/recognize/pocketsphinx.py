@@ -7,8 +7,8 @@ writes no punctuation, case or digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class PocketSphinx:
 
     name = "pocketsphinx"
     model_id = "pocketsphinx-en-us"
-    model_files: ClassVar[dict[str, str]] = {}  # inside its package, whose version says which they are
+    model_files: Mapping[str, str] = MappingProxyType({})  # inside its package, whose version says which they are
     capabilities = Capabilities(
         word_times=True,
         token_scores=False,

@@ -7,7 +7,7 @@ the tokens were found (beam, sampling, fusion).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class TransformersRecognizer:
         self.model.eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         self.model_id = model_id or folder.name
-        self.model_files = fingerprint(folder)
+        self.model_files: Mapping[str, str] = fingerprint(folder)
         self.language = language
         self.beam_size = beam_size
         self.threads = threads or os.cpu_count() or 1
