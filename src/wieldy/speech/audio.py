@@ -333,7 +333,9 @@ class _Keeper:
                 hint=f"{1000 * MIN_SAMPLES // SAMPLE_RATE} ms is the least that can hold speech",
             )
         if self._frames <= self._memory_frames:
-            return _InMemory(np.ascontiguousarray(np.concatenate(self._blocks).T))
+            samples = np.empty((self._source.channels, self._frames), np.float32)
+            np.concatenate([block.T for block in self._blocks], axis=1, out=samples)
+            return _InMemory(samples)
         if self._file is not None:
             return _WorkingCopy(self._file, self._source.channels, self._frames)
         assert self._original is not None
