@@ -96,7 +96,7 @@ def check_silence_rules(transcript: Transcript) -> None:
 CHECKS = [check for name, check in list(globals().items()) if name.endswith("_rules")]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_cues_keep_the_rules(transcript):
     for check in CHECKS:

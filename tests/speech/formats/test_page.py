@@ -92,30 +92,58 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+class Window:
+    """A browser window and everything in it that a page should not do."""
+
+    def __init__(self, chromium, **options):
+        self.context = chromium.new_context(**{"viewport": {"width": 1100, "height": 700}, **options})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.asked: list[str] = []
+        self.wrong: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", self.note_request)
+        self.page.on("dialog", self.agree)
+
+    def note_request(self, request) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.wrong.append(request.url)
+
+    def agree(self, dialog) -> None:
+        self.asked.append(dialog.type)
+        dialog.accept()
+
+
+@pytest.fixture(scope="module")
+def window(chromium):
+    window = Window(chromium)
+    yield window
+    window.context.close()
+
+
+@pytest.fixture
+def page(window, folder):
+    """The meeting, opened anew."""
+    window.page.goto("about:blank")
+    window.page.goto((folder / "board meeting.html").as_uri())
+    yield window.page
+    assert window.wrong == []
+
+
 @pytest.fixture
 def open_page(chromium):
-    """Opens a page in a window of its own; fails the test on a script error or a request beyond the disk."""
-    contexts, wrong = [], []
+    """Opens any page in a window of its own."""
+    windows = []
 
     def open_one(path: Path, **options):
-        context = chromium.new_context(accept_downloads=True, **{"viewport": {"width": 1100, "height": 700}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or wrong.append(request))
-        page.goto(path.as_uri())
-        return page
+        windows.append(Window(chromium, **options))
+        windows[-1].page.goto(path.as_uri())
+        return windows[-1].page
 
     yield open_one
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-@pytest.fixture
-def page(open_page, folder):
-    return open_page(folder / "board meeting.html")
+    for window in windows:
+        window.context.close()
+        assert window.wrong == []
 
 
 def rename(page, name: str, to: str) -> None:
@@ -191,7 +219,7 @@ def test_keys_move_through_the_recording(page):
     assert page.evaluate("audio.currentTime") == pytest.approx(7.3, abs=0.001), "letters are for the search field"
 
 
-def test_lanes_times_and_links_lead_to_their_moment(page, open_page, folder):
+def test_lanes_times_and_links_lead_to_their_moment(page, folder):
     box = page.locator("#lanes").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
     assert page.evaluate("audio.currentTime") == pytest.approx(10, abs=0.05)
@@ -267,7 +295,7 @@ def test_exports_have_the_bytes_of_the_python_writers(page, tmp_path):
 def test_exports_agree_on_random_meetings(page):
     pairs = []
 
-    @settings(max_examples=15, deadline=None, database=None)
+    @settings(max_examples=10, deadline=None, database=None)
     @given(transcripts(max_words=25))
     def collect(transcript):
         pairs.append(compared(transcript))
@@ -332,6 +360,13 @@ def test_the_page_saves_itself_with_its_new_names(page, open_page, folder, tmp_p
     again.locator(".w", has_text="budget?").click()
     assert again.evaluate("audio.currentTime") > 0
     assert exported(again, "json")[1] == written(expected, "json", tmp_path)
+
+
+def test_names_that_are_not_saved_are_not_lost_silently(window, page):
+    window.asked.clear()
+    rename(page, "Cleo", "Dora")
+    page.goto("about:blank")
+    assert window.asked == ["beforeunload"]
 
 
 def test_search_counts_and_walks_through_the_hits(page):
@@ -429,6 +464,7 @@ def test_everything_that_can_be_used_has_a_name(page):
     assert len(ids) == len(set(ids))
     page.locator("#export").focus()
     page.keyboard.press("Enter")
+    until(page, "document.activeElement.dataset.format === 'html'")
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.dataset.format") == "txt"
     page.keyboard.press("Escape")
@@ -440,6 +476,7 @@ def test_paper_has_the_words_and_no_buttons(page):
     assert page.locator(".said").first.is_visible()
     for selector in (".player", "#query", "#export"):
         assert not page.locator(selector).is_visible()
+    page.emulate_media(media="screen")
 
 
 @pytest.mark.parametrize("transcript", [Transcript("silence"), dataclasses.replace(meeting(), words=())])

@@ -177,7 +177,7 @@ def check_damage_is_an_input_error_or_harmless(transcript: Transcript, edits: in
 CHECKS = [check for name, check in list(globals().items()) if name.startswith("check_")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(transcripts())
 def test_every_format_keeps_what_it_has_room_for(transcript):
     for check in CHECKS:
