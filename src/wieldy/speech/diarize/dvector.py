@@ -55,7 +55,7 @@ class DVectorConfig:
     speaker_cost: float = 0.38  # lambda: what another speaker must gain, > 0; higher finds fewer people
     max_likeness: float = 0.9  # kappa: cosine above which two voices are one, (0, 1]
     sharpness: float = 48.0  # beta: weight of a window's voice against staying with a speaker, > 0
-    stay: float = 0.97  # probability of going on with the same speaker from one window to the next, (0, 1)
+    stay: float = 0.97  # probability of going on with the same speaker from one window to the next, [0.5, 1)
     threads: int = 1  # cores the encoder may use, >= 1
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class DVectorConfig:
             ("speaker_cost", self.speaker_cost > 0, "above 0"),
             ("max_likeness", 0 < self.max_likeness <= 1, "above 0, at most 1"),
             ("sharpness", self.sharpness > 0, "above 0"),
-            ("stay", 0 < self.stay < 1, "above 0 and below 1"),
+            ("stay", 0.5 <= self.stay < 1, "at least 0.5 and below 1"),
             ("threads", self.threads >= 1, "at least 1"),
         ):
             if not holds:
@@ -96,7 +96,7 @@ class DVectorDiarizer:
             recording, speech, window_ms=config.turn_window_ms, hop_ms=config.turn_hop_ms
         )
         turns, voices = cut_turns(speech, units, labels, fine, config)
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         wanted = count.exactly or count.at_least
         if len(voices) < wanted:
             warnings = (f"{wanted} speakers were asked for and {len(voices)} can be told apart",)
@@ -206,7 +206,7 @@ def cut_turns(
 
 
 def best_path(scores: Floats, stay: float) -> Labels:
-    """Viterbi over scores [steps, speakers] with one probability of staying and the rest shared: int [steps]."""
+    """Viterbi over scores [steps, speakers] with one probability of staying, at least 0.5, and the rest shared: int [steps]."""
     steps, speakers = scores.shape
     if speakers == 1:
         return np.zeros(steps, np.int64)
