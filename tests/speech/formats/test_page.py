@@ -42,12 +42,12 @@ LINES = (
 def meeting() -> Transcript:
     """Three people in 20 s; Bo's "Yes." falls into what Cleo says."""
     words, turns = [], []
-    for start, speaker, text in LINES:
+    for line, (start, speaker, text) in enumerate(LINES):
         clock = start
         for number, part in enumerate(text.split()):
             words.append(Word(clock, clock + 300, part, 0.3 if number == 2 else 0.9, speaker, 0.8))
             clock += 350
-        turns.append(Turn(start, clock + 200, speaker, 0.9))
+        turns.append(Turn(start, clock + 200, speaker, 0.9 - line / 10))
     words.append(Word(19_000, 19_400, "mhm", None, UNKNOWN))
     return Transcript(
         "board meeting",
@@ -197,6 +197,17 @@ def test_space_plays_and_the_word_that_is_spoken_is_marked(page):
     assert page.locator("#play").get_attribute("aria-label") == "Pause"
     page.keyboard.press("Space")
     assert page.evaluate("audio.paused") is True
+
+
+def test_scrolling_away_while_it_plays_stays_away_until_asked(page):
+    page.set_viewport_size({"width": 1100, "height": 420})
+    page.keyboard.press("Space")
+    page.mouse.move(500, 250)
+    page.mouse.wheel(0, 300)
+    page.locator("#follow").wait_for()
+    page.locator("#follow").click()
+    assert not page.locator("#follow").is_visible()
+    page.set_viewport_size({"width": 1100, "height": 700})
 
 
 def test_two_who_speak_at_once_are_both_marked(page):
