@@ -11,7 +11,7 @@ The limits cannot all hold when people talk fast or at the same time. They give 
 
 So 6 fails where people speak faster than that, and 5 only where cues crowd so closely that it would break 4. Where
 even 4 leaves a cue no time at all (several people starting at one moment), it starts later still. 42 characters, 2
-lines, 7 s and 17 characters a second are what Netflix's timed text guide asks for; its shortest cue of 5/6 s is
+lines, 7 s and 17 characters a second are Netflix's (English template timed text style guide); its least, 5/6 s, is
 rounded up. Characters are code points. `page/exports.js` does the same in the browser, so all is integer arithmetic.
 """
 

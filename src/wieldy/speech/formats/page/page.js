@@ -472,7 +472,7 @@ function showPlayer() {
   $("#position").max = length;
   $("#length").textContent = shortClock(length);
   $("#choose").hidden = playable();
-  $("#play").disabled = false;
+  $("#speed").hidden = !playable();
 }
 
 audio.addEventListener("play", () => {
