@@ -9,12 +9,16 @@ import os
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from wieldy import errors, weights
 from wieldy.cache import cache_root
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# The same examples in every run and no time limits. `pytest --hypothesis-profile default` looks for new ones.
+hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session", autouse=True)
