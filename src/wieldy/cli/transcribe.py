@@ -109,6 +109,7 @@ class Transcribe:
                 language=self.language,
                 threads=self.threads,
             ),
+            diarization=dataclasses.replace(base.diarization, threads=self.threads),
             channels=self.channels,
             count=SpeakerCount(self.speakers, self.min_speakers, self.max_speakers),
             offline=self.offline,

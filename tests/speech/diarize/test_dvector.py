@@ -128,9 +128,32 @@ def test_three_thousand_units_are_clustered() -> None:
     assert len(set(zip(found.tolist(), labels.tolist(), strict=True))) == 4
 
 
-def test_likest() -> None:
-    assert likest(np.array([[1.0, 0], [1, 1], [0, 1]])) == pytest.approx(np.sqrt(0.5))
+@settings(max_examples=30)
+@given(st.integers(2, 5), st.integers(0, 99))
+def test_likest_is_the_best_of_many_mixtures(clusters: int, seed: int) -> None:
+    means = np.random.default_rng(seed).normal(0.7, 1, (clusters, 4))
+    tried = max(
+        float(unit(means[k]) @ unit(np.cos(angle) * unit(means[i]) + np.sin(angle) * unit(means[j])))
+        for k, i, j in itertools.product(range(clusters), repeat=3)
+        if k not in (i, j) and (i != j or clusters == 2)
+        for angle in np.linspace(0, np.pi / 2, 200)
+    )
+    assert likest(means) == pytest.approx(tried, abs=1e-3)
+
+
+def test_one_voice_is_like_no_other() -> None:
     assert likest(np.ones((1, 2))) == -1.0
+
+
+def test_windows_in_which_two_people_speak_are_no_third_person() -> None:
+    rng = np.random.default_rng(0)
+    two = unit(rng.normal(size=(2, 256)) + rng.normal(size=256))
+    centres = np.stack([*two, unit(two.sum(axis=0))])
+    vectors = voices_around(centres, np.repeat([0, 1, 2], [40, 40, 12]), 0.4)
+    found, _ = find_speakers(vectors, np.ones(92), SpeakerCount(), CONFIG)
+    assert len(set(found.tolist())) == 2
+    free, _ = find_speakers(vectors, np.ones(92), SpeakerCount(), DVectorConfig(max_likeness=1.0))
+    assert len(set(free.tolist())) == 3
 
 
 def test_turns_cover_the_speech_and_nothing_else() -> None:

@@ -13,7 +13,10 @@ K-means started from Ward's tree minimises for each K
 and the number of speakers is the K with the smallest Bayesian information criterion (Schwarz 1978, spherical Gaussians
 of one variance; lambda stands for that variance times the effective number of parameters of a speaker)
 
-    J(K) = SSE(K) + lambda K log N        subject to   max_{j != k} cos(m_j, m_k) <= kappa
+    J(K) = SSE(K) + lambda K log N    subject to    max over k, i, j != k; a, b >= 0 of cos(m_k, a m_i + b m_j) <= kappa
+
+The constraint refuses a "speaker" whose voice is another one's, or a mixture of two others': that is what windows in
+which two people speak look like.
 
 Turns. With y_t the vectors of 0.8 s windows and c_k the unit mean of those that lie in cluster k, the best path through
 
@@ -25,6 +28,7 @@ gives each moment its speaker. lambda, kappa, beta and stay come from `scripts/c
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,10 +57,10 @@ class DVectorConfig:
     turn_window_ms: int = 800  # heard at a time to place the edges of turns, [400, 1600]
     turn_hop_ms: int = 400  # from one of those to the next, [50, turn_window_ms]
     speaker_cost: float = 0.38  # lambda: what another speaker must gain, > 0; higher finds fewer people
-    max_likeness: float = 0.9  # kappa: cosine above which two voices are one, (0, 1]
+    max_likeness: float = 0.905  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
     sharpness: float = 48.0  # beta: weight of a window's voice against staying with a speaker, > 0
     stay: float = 0.97  # probability of going on with the same speaker from one window to the next, [0.5, 1)
-    threads: int = 1  # cores the encoder may use, >= 1
+    threads: int | None = None  # cores the encoder may use, >= 1; None: all
 
     def __post_init__(self) -> None:
         for name, holds, rule in (
@@ -67,7 +71,7 @@ class DVectorConfig:
             ("max_likeness", 0 < self.max_likeness <= 1, "above 0, at most 1"),
             ("sharpness", self.sharpness > 0, "above 0"),
             ("stay", 0.5 <= self.stay < 1, "at least 0.5 and below 1"),
-            ("threads", self.threads >= 1, "at least 1"),
+            ("threads", self.threads is None or self.threads >= 1, "at least 1"),
         ):
             if not holds:
                 raise UsageError(f"{name} is {getattr(self, name)}", hint=f"it must be {rule}")
@@ -80,7 +84,7 @@ class DVectorDiarizer:
 
     def __init__(self, config: DVectorConfig = DVectorConfig()) -> None:
         self.config = config
-        self._encoder = SpeakerEncoder(threads=config.threads)
+        self._encoder = SpeakerEncoder(threads=config.threads or os.cpu_count() or 1)
 
     def diarize(
         self, recording: Recording, speech: Sequence[Span], count: SpeakerCount = SpeakerCount()
@@ -167,11 +171,23 @@ def kmeans(vectors: Floats, weights: Floats, labels: Labels, rounds: int = 10) -
 
 
 def likest(means: Floats) -> float:
-    """The largest cosine between two of the means [clusters, d]; -1 where there is only one."""
+    """The largest cosine between one of the means [clusters, d] and a mixture of two others; -1 for a single one.
+
+    For unit means u and cosines g, the mixture of i and j nearest to k has the weights a = (g_ki - g_ij g_kj) / (1 -
+    g_ij^2) and b likewise, and the cosine sqrt(a g_ki + b g_kj); where a or b is negative, the nearer of the two alone.
+    """
     if len(means) < 2:
         return -1.0
-    cosines = unit(means) @ unit(means).T
-    return float(cosines[~np.eye(len(means), dtype=bool)].max())
+    g = unit(means) @ unit(means).T
+    best = float(g[~np.eye(len(g), dtype=bool)].max())
+    for i, j in itertools.combinations(range(len(g)), 2):
+        a = g[i] - g[i, j] * g[j]
+        b = g[j] - g[i, j] * g[i]
+        inside = (a > 0) & (b > 0)
+        inside[[i, j]] = False
+        mixed = np.sqrt((a * g[i] + b * g[j])[inside] / max(1 - g[i, j] ** 2, 1e-12))
+        best = max(best, float(mixed.max(initial=-1.0)))
+    return best
 
 
 def cut_turns(
@@ -206,7 +222,7 @@ def cut_turns(
 
 
 def best_path(scores: Floats, stay: float) -> Labels:
-    """Viterbi over scores [steps, speakers] with one probability of staying, at least 0.5, and the rest shared: int [steps]."""
+    """Viterbi over scores [steps, speakers]: int [steps]. `stay` is at least 0.5, the rest is shared by the others."""
     steps, speakers = scores.shape
     if speakers == 1:
         return np.zeros(steps, np.int64)
