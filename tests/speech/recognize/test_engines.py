@@ -41,6 +41,23 @@ def test_faster_whisper_hears_a_real_call(faster_whisper: FasterWhisper, clear_w
     check_words(faster_whisper, clear_words, SAID)
 
 
+def test_what_follows_without_a_space_belongs_to_the_word(faster_whisper: FasterWhisper, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    parts = [(" costs", 0.0, 0.4, 0.9), (" $1", 0.4, 0.6, 0.8), (",000", 0.6, 0.9, 0.5), ("日", 1.0, 1.1, 0.9)]
+    spoken = [SimpleNamespace(word=text, start=start, end=end, probability=p) for text, start, end, p in parts]
+    segment = SimpleNamespace(words=spoken, avg_logprob=-0.1, tokens=[1, 2])
+    monkeypatch.setattr(
+        faster_whisper.model, "transcribe", lambda *_a, **_k: ([segment], SimpleNamespace(language="en"))
+    )
+    (hypothesis,) = faster_whisper.transcribe([np.zeros(16_000, np.float32)])
+    assert [(w.text, w.start, w.end, w.confidence) for w in hypothesis.words] == [
+        ("costs", 0.0, 0.4, 0.9),
+        ("$1,000", 0.4, 0.9, 0.5),
+        ("日", 1.0, 1.1, 0.9),
+    ]
+
+
 def test_results_come_in_the_order_of_the_audio(faster_whisper: FasterWhisper, clear_words: np.ndarray) -> None:
     """Short stretches finish first; they must not overtake the long one before them."""
     parts = [clear_words, clear_words[-32_000:], np.zeros(1600, np.float32), clear_words[-32_000:]]

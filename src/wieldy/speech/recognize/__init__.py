@@ -89,4 +89,9 @@ class Recognizer(Protocol):
         ...
 
 
+def begins_word(piece: str) -> bool:
+    """Whether a piece of decoded text begins a new word: after a space, or in a script that is written without."""
+    return piece[:1].isspace() or "\u2e80" <= piece[:1] <= "\u9fff"
+
+
 EngineName = Literal["auto", "faster-whisper", "transformers", "pocketsphinx"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wieldy.speech.recognize import NO_REPEAT, Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize import NO_REPEAT, Capabilities, HeardWord, Hypothesis, begins_word
 from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -96,11 +96,18 @@ class FasterWhisper:
         for segment in segments:
             log_probability += segment.avg_logprob * len(segment.tokens)
             tokens += len(segment.tokens)
-            words += (
-                HeardWord(text, float(word.start), float(word.end), float(word.probability))
-                for word in segment.words or ()
-                if (text := word.word.strip())
-            )
+            for word in segment.words or ():
+                heard = HeardWord(word.word.strip(), float(word.start), float(word.end), float(word.probability))
+                if words and not begins_word(word.word):  # "$1" and ",000" are one word
+                    words[-1] = _joined(words[-1], heard)
+                elif heard.text:
+                    words.append(heard)
         return Hypothesis(
             tuple(words), language=info.language, log_probability=log_probability / tokens if tokens else None
         )
+
+
+def _joined(first: HeardWord, rest: HeardWord) -> HeardWord:
+    """One word from its two parts; as sure as the less sure of them."""
+    confidence = min(first.confidence or 0.0, rest.confidence or 0.0)
+    return HeardWord(first.text + rest.text, first.start, rest.end, confidence)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wieldy.errors import InputError, MissingError
-from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis, begins_word
 from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def join_tokens(tokens: Sequence[_Token], decode: Callable[[list[int]], str]) ->
         if longer.endswith("\ufffd") and index + 1 < len(tokens):
             continue
         piece, text = longer[len(text) :], longer
-        if not groups or piece[:1].isspace() or _stands_alone(piece.strip()):
+        if not groups or begins_word(piece):
             groups.append((piece, pending))
         else:
             groups[-1] = (groups[-1][0] + piece, groups[-1][1] + pending)
@@ -186,11 +186,6 @@ def join_tokens(tokens: Sequence[_Token], decode: Callable[[list[int]], str]) ->
         if word := piece.strip():
             confidence = float(np.mean([np.exp(part.log_probability) for part in parts]))
             yield HeardWord(word, parts[0].start, parts[-1].end, confidence)
-
-
-def _stands_alone(piece: str) -> bool:
-    """Whether the piece begins in a script that is written without spaces."""
-    return bool(piece) and "\u2e80" <= piece[0] <= "\u9fff"
 
 
 def _whisper_languages(model: Any) -> tuple[str, ...]:
