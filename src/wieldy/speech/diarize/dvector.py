@@ -57,9 +57,9 @@ class DVectorConfig:
     turn_window_ms: int = 800  # heard at a time to place the edges of turns, [400, 1600]
     turn_hop_ms: int = 400  # from one of those to the next, [50, turn_window_ms]
     speaker_cost: float = 0.38  # lambda: what another speaker must gain, > 0; higher finds fewer people
-    max_likeness: float = 0.905  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
-    sharpness: float = 48.0  # beta: weight of a window's voice against staying with a speaker, > 0
-    stay: float = 0.97  # probability of going on with the same speaker from one window to the next, [0.5, 1)
+    max_likeness: float = 0.96  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
+    sharpness: float = 16.0  # beta: weight of a window's voice against staying with a speaker, > 0
+    stay: float = 0.6  # probability of going on with the same speaker from one window to the next, [0.5, 1)
     threads: int | None = None  # cores the encoder may use, >= 1; None: all
 
     def __post_init__(self) -> None:

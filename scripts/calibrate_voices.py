@@ -1,0 +1,431 @@
+"""Choose the four calibrated constants of the default diariser on conversations made of real voices.
+
+    WIELDY_DATA=FOLDER python scripts/calibrate_voices.py [--share ROOT]
+
+Prints the figures and writes `src/wieldy/speech/diarize/dvector_calibration.json`; a test holds the defaults of
+`DVectorConfig` to it. ROOT is /usr/share where nothing else is said. Sources of voices, absent ones left out by name:
+
+    fsdd            WIELDY_DATA/fsdd                 Free Spoken Digit Dataset, files DIGIT_SPEAKER_TAKE.wav
+    asterisk        ROOT/asterisk/sounds             Debian asterisk-core-sounds-{en,fr,it,ru}-g722,
+                                                     asterisk-prompt-{es-co,fr-armelle,it-menardi-wav}
+    klettres        ROOT/klettres                    Debian klettres-data
+    ktuberling      ROOT/ktuberling/sounds           Debian ktuberling-data
+    pocketsphinx    ROOT/pocketsphinx/test/data      Debian pocketsphinx-testdata
+
+The speakers of a conversation come from one source, and a random part of what tells their long-term spectra apart is
+taken away: else the microphones would be told apart, not the voices. Speech regions are the true ones with edges moved
+by up to 0.1 s. The number of speakers is judged by the DER (collar 0.25 s) of the turns that follow from it, the turns
+by their DER without a collar.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+from scipy.cluster import hierarchy
+
+from wieldy.cache import write_text
+from wieldy.errors import InputError
+from wieldy.metrics.turns import TimeErrors, turn_errors
+from wieldy.speech.audio import SAMPLE_RATE, Recording
+from wieldy.speech.diarize import SpeakerCount
+from wieldy.speech.diarize.dvector import MAX_GUESS, DVectorConfig, Labels, cut_turns, find_speakers, kmeans, likest
+from wieldy.speech.simulate import MeetingRecipe, conversation_from_clips
+from wieldy.speech.synthesize import Speech
+from wieldy.speech.transcript import Span, Turn
+from wieldy.speech.voices import SpeakerEncoder, Windows
+
+TARGET = Path(__file__).parents[1] / "src/wieldy/speech/diarize/dvector_calibration.json"
+KEEP_WITHIN = 0.002  # of DER: the present constants stay where no others are better by more
+PER_CONDITION = 5
+CLIPS, LONGEST_S = 160, 8.0  # of a speaker, and of a clip
+
+# Folders of one voice each, as far as their names and formats tell; es_MX_f_Allison speaks as en_US_f_Allison too.
+ASTERISK = ["en_US_f_Allison", "it_IT_m_Carlo", "it_IT_f_Menardi", "fr_CA_f_June", "ru_RU_f_IvrvoiceRU", "es", "fr"]
+KLETTRES = [
+    "cs",
+    "en",
+    "en_GB",
+    "es",
+    "fr",
+    "he",
+    "hu",
+    "it",
+    "lt",
+    "nds",
+    "nl",
+    "uk",
+    "nb/alpha",
+    "de/syllab",
+    "ru/syllab",
+]
+KTUBERLING = ["da", "de", "el", "fr", "gl", "nn", "sl", "uk", "wa", "fi", "sv", "ro"]
+# Folders of several voices, of which one is told by its (sample rate, channels).
+KTUBERLING_FORMAT = {"da": (44_100, 2), "fr": (8_000, 1)}
+NOT_SPEECH = ("silence", "beep", "tone", "music")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of conversation; `turn_s` is the mean length of a turn."""
+
+    speakers: int
+    seconds: float
+    turn_s: float
+    overlap: float
+    noise_db: float
+    telephone: bool = False
+
+
+CONDITIONS = {
+    "1 wide, 40 s": Condition(1, 40, 4, 0.0, 25),
+    "1 telephone, 30 s": Condition(1, 30, 2, 0.0, 25, telephone=True),
+    "2 telephone, 30 s": Condition(2, 30, 2, 0.05, 25, telephone=True),
+    "2 telephone, 60 s": Condition(2, 60, 2, 0.05, 25, telephone=True),
+    "2 wide, 30 s": Condition(2, 30, 2, 0.0, 25),
+    "2 noisy, 90 s": Condition(2, 90, 4, 0.05, 15),
+    "3 telephone, 60 s": Condition(3, 60, 2, 0.0, 25, telephone=True),
+    "3 meeting, 90 s": Condition(3, 90, 4, 0.05, 20),
+    "4 meeting, 60 s": Condition(4, 60, 4, 0.0, 25),
+    "4 overlapping, 120 s": Condition(4, 120, 4, 0.12, 20),
+    "5 meeting, 180 s": Condition(5, 180, 4, 0.05, 20),
+}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What the diariser hears of a conversation, and who really spoke."""
+
+    condition: str
+    source: str
+    seconds: float
+    truth: tuple[Turn, ...]
+    speech: tuple[Span, ...]
+    windows: Windows
+    fine: Windows
+
+    @property
+    def speakers(self) -> int:
+        return len({turn.speaker for turn in self.truth})
+
+    @property
+    def vectors(self) -> NDArray[np.float64]:
+        return self.windows.vectors.astype(np.float64)
+
+
+def voice_files(share: Path, data: Path | None) -> Iterator[tuple[str, str, Path]]:
+    """(source, speaker, file) of every recording there is, in a fixed order."""
+    for path in sorted((data / "fsdd").glob("*.wav")) if data else ():
+        yield "fsdd", path.stem.split("_")[1], path
+    for source, root, speakers in (
+        ("asterisk", share / "asterisk/sounds", ASTERISK),
+        ("klettres", share / "klettres", KLETTRES),
+        ("ktuberling", share / "ktuberling/sounds", KTUBERLING),
+        ("pocketsphinx", share / "pocketsphinx/test/data", ["librivox", "cards"]),
+    ):
+        for speaker in speakers:
+            for path in sorted((root / speaker).rglob("*.*")):
+                named_other = any(word in str(path.relative_to(root)) for word in NOT_SPEECH)
+                if path.suffix not in (".g722", ".gsm", ".wav", ".ogg", ".opus") or named_other:
+                    continue
+                if source == "ktuberling" and speaker in KTUBERLING_FORMAT:
+                    sound = soundfile.info(path)
+                    if (sound.samplerate, sound.channels) != KTUBERLING_FORMAT[speaker]:
+                        continue
+                yield source, speaker, path
+
+
+def read_clip(path: Path) -> Speech | None:
+    """The recording, or None where it holds no speech or too much."""
+    try:
+        if path.suffix == ".g722":  # bare code words at 16 kHz, no container to tell
+            with av.open(str(path), format="g722") as container:
+                frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+            samples = np.concatenate(frames or [np.zeros(0)]).astype(np.float32) / 32768
+        else:
+            with Recording.open(path) as recording:
+                samples = recording.read(0, recording.duration_ms)
+        speech = Speech.from_recording(samples, SAMPLE_RATE, path.stem.split("_")[0] or "clip")
+    except InputError:
+        return None
+    return speech if 0.2 <= length_s(speech) <= LONGEST_S else None
+
+
+def length_s(speech: Speech) -> float:
+    return speech.words[-1].end_s - speech.words[0].start_s
+
+
+def read_voices(share: Path, data: Path | None) -> dict[str, dict[str, list[Speech]]]:
+    """Clips by source and speaker."""
+    files: dict[str, dict[str, list[Path]]] = {}
+    for source, speaker, path in voice_files(share, data):
+        files.setdefault(source, {}).setdefault(speaker, []).append(path)
+    for source in ("fsdd", "asterisk", "klettres", "ktuberling", "pocketsphinx"):
+        if source not in files:
+            print(f"{source} is not there and left out")
+    rng = np.random.default_rng(0)
+    return {
+        source: {
+            speaker: [clip for path in rng.permutation(np.array(paths, object))[:CLIPS] if (clip := read_clip(path))]
+            for speaker, paths in speakers.items()
+        }
+        for source, speakers in files.items()
+    }
+
+
+def liken(chosen: dict[str, list[Speech]], part: float) -> dict[str, list[Speech]]:
+    """The same clips with `part` of the difference between the speakers' long-term spectra taken away."""
+    spectra = {}
+    for speaker, clips in chosen.items():
+        sound = np.concatenate([clip.samples for clip in clips])[: 60 * SAMPLE_RATE]
+        power = signal.welch(sound, SAMPLE_RATE, nperseg=512)[1]
+        spectra[speaker] = ndimage.gaussian_filter1d(10 * np.log10(power + 1e-12), 6)
+    mean = np.mean(list(spectra.values()), axis=0)
+    likened = {}
+    for speaker, clips in chosen.items():
+        gain = 10 ** (part * np.clip(mean - spectra[speaker], -25, 25) / 20)
+        kernel = signal.firwin2(513, np.linspace(0, 1, len(gain)), gain).astype(np.float32)
+        likened[speaker] = [
+            replace(clip, samples=signal.fftconvolve(clip.samples, kernel, "same").astype(np.float32)) for clip in clips
+        ]
+    return likened
+
+
+def converse(voices: dict[str, dict[str, list[Speech]]], encoder: SpeakerEncoder) -> Iterator[Conversation]:
+    """The conversations, each source in turn among those with enough speakers who say enough."""
+    config = DVectorConfig()
+    for number, (name, condition) in enumerate(CONDITIONS.items()):
+        needed = 0.5 * condition.seconds / condition.speakers
+        able = {
+            source: [who for who, clips in speakers.items() if sum(map(length_s, clips)) >= needed]
+            for source, speakers in voices.items()
+        }
+        sources = sorted(source for source, speakers in able.items() if len(speakers) >= condition.speakers)
+        for index in range(PER_CONDITION):
+            rng = np.random.default_rng([1, number, index])
+            source = sources[(index + number) % len(sources)]
+            speakers = rng.choice(able[source], condition.speakers, replace=False).tolist()
+            chosen = {
+                who: [voices[source][who][i] for i in rng.permutation(len(voices[source][who]))] for who in speakers
+            }
+            median_s = np.median([length_s(clip) for clips in chosen.values() for clip in clips])
+            recipe = MeetingRecipe(
+                minutes=condition.seconds / 60,
+                overlap=condition.overlap,
+                turn_sentences=(1, max(1, round(2 * condition.turn_s / median_s) - 1)),
+                noise_db=condition.noise_db,
+                noise="pink" if index % 2 else "white",
+                telephone=condition.telephone,
+                seed=1000 * number + index,
+            )
+            made = conversation_from_clips(liken(chosen, rng.uniform(0, 1)), recipe)
+            truth = made.transcript.turns
+            speech = regions(truth, made.transcript.duration_ms, rng)
+            recording = Recording.from_array(made.samples, made.sample_rate)
+            windows = encoder.embed_regions(recording, speech, hop_ms=config.cluster_hop_ms)
+            fine = encoder.embed_regions(recording, speech, window_ms=config.turn_window_ms, hop_ms=config.turn_hop_ms)
+            yield Conversation(name, source, recording.duration_ms / 1000, truth, speech, windows, fine)
+
+
+def regions(truth: Sequence[Turn], duration_ms: int, rng: np.random.Generator) -> tuple[Span, ...]:
+    """Where anybody speaks, edges moved outwards by up to 100 ms; pauses shorter than that are closed."""
+    found: list[Span] = []
+    for turn in sorted(truth, key=lambda turn: turn.start_ms):
+        start = max(0, turn.start_ms - int(rng.integers(101)))
+        end = min(duration_ms, turn.end_ms + int(rng.integers(101)))
+        if found and start - found[-1].end_ms < 100:
+            found[-1] = Span(found[-1].start_ms, max(found[-1].end_ms, end))
+        else:
+            found.append(Span(start, end))
+    return tuple(found)
+
+
+def judge(one: Conversation, labels: Labels, config: DVectorConfig, collar_s: float) -> tuple[float, int]:
+    """DER of the turns that follow from the labels of the windows, and the speakers in them."""
+    turns, voices = cut_turns(one.speech, one.windows, labels, one.fine, config)
+    blocks, _ = turn_errors(one.truth, turns, collar_s=collar_s)
+    return sum(blocks, TimeErrors()).rate or 0.0, len(voices)
+
+
+def choose(errors: NDArray[np.float64], present: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """Where the mean of `errors` [conversations, ...grid] is smallest, and whether that is what is in use.
+
+    Neighbours in the grid are averaged, so that a plateau wins against a lucky point.
+    """
+    mean = errors.mean(axis=0)
+    if mean[present] <= mean.min() + KEEP_WITHIN:
+        return present, True
+    smooth = ndimage.uniform_filter(mean, 3, mode="nearest")
+    return tuple(int(i) for i in np.unravel_index(smooth.argmin(), mean.shape)), False
+
+
+def left_out(errors: NDArray[np.float64], conversations: Sequence[Conversation]) -> dict[str, float]:
+    """Mean DER on each source with the constants that are best on the others; "all" is over conversations."""
+    sources = np.array([one.source for one in conversations])
+    held: dict[str, float] = {}
+    flat = errors.reshape(len(errors), -1)
+    total = 0.0
+    for source in sorted(set(sources)):
+        best = flat[sources != source].mean(axis=0).argmin()
+        here = flat[sources == source, best]
+        held[source] = round(float(here.mean()), 4)
+        total += float(here.sum())
+    return held | {"all": round(total / len(errors), 4)}
+
+
+def count_errors(conversations: Sequence[Conversation], costs: list[float], kappas: list[float]) -> NDArray[np.float64]:
+    """DER [conversations, costs, kappas] of the number of speakers that each pair of constants finds."""
+    config = DVectorConfig()
+    errors = np.empty((len(conversations), len(costs), len(kappas)))
+    for row, one in enumerate(conversations):
+        weights = np.ones(len(one.windows))
+        sse, near, der = [], [], []
+        for speakers in range(1, min(MAX_GUESS, len(one.windows)) + 1):
+            labels, _ = find_speakers(one.vectors, weights, SpeakerCount(exactly=speakers), config)
+            _, means = kmeans(one.vectors, weights, labels, rounds=0)
+            sse.append(float(((one.vectors - means[labels]) ** 2).sum()))
+            near.append(likest(means))
+            der.append(judge(one, labels, config, 0.25)[0])
+        numbers = np.arange(1, len(sse) + 1)
+        for i, cost in enumerate(costs):
+            for j, kappa in enumerate(kappas):
+                criterion = np.array(sse) + cost * numbers * np.log(max(len(weights), 2))
+                criterion[(np.array(near) > kappa) & (numbers > 1)] = np.inf
+                errors[row, i, j] = der[int(criterion.argmin())]
+    return errors
+
+
+def average_linkage(one: Conversation, threshold: float) -> Labels:
+    """The usual baseline: clusters of average linkage, cut at a cosine distance."""
+    if len(one.windows) < 2:
+        return np.zeros(len(one.windows), np.int64)
+    tree = hierarchy.linkage(one.vectors, "average", metric="cosine")
+    return np.asarray(hierarchy.fcluster(tree, threshold, "distance") - 1, np.int64)
+
+
+def row(
+    conversations: Sequence[Conversation], labels: Callable[[Conversation], Labels], config: DVectorConfig
+) -> dict[str, dict[str, float]]:
+    """Figures per condition and for all, under one way of finding speakers."""
+    results: dict[str, list[tuple[float, float, int]]] = {}
+    for one in conversations:
+        found = labels(one)
+        der, speakers = judge(one, found, config, 0.0)
+        result = der, judge(one, found, config, 0.25)[0], abs(speakers - one.speakers)
+        results.setdefault(one.condition, []).append(result)
+        results.setdefault("all", []).append(result)
+    return {
+        name: {
+            "der": round(float(np.mean([der for der, _, _ in there])), 4),
+            "der_collar": round(float(np.mean([der for _, der, _ in there])), 4),
+            "count_right": round(float(np.mean([wrong == 0 for _, _, wrong in there])), 4),
+            "count_error": round(float(np.mean([wrong for _, _, wrong in there])), 4),
+        }
+        for name, there in results.items()
+    }
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case []:
+            share = Path("/usr/share")
+        case ["--share", root]:
+            share = Path(root)
+        case _:
+            raise SystemExit(__doc__)
+    data = os.environ.get("WIELDY_DATA")
+    voices = read_voices(share, Path(data) if data else None)
+    if len(voices) < 2:
+        raise SystemExit("at least two of the sources are needed; --help names them and the packages")
+    conversations = list(converse(voices, SpeakerEncoder(threads=2)))
+    seconds = sum(one.seconds for one in conversations)
+    print(f"{len(conversations)} conversations, {seconds:.0f} s")
+
+    present = DVectorConfig()
+    costs = sorted({0.15, 0.2, 0.25, 0.3, 0.34, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0, present.speaker_cost})
+    kappas = sorted({0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 1.0, present.max_likeness})
+    by_count = count_errors(conversations, costs, kappas)
+    count_in_use = costs.index(present.speaker_cost), kappas.index(present.max_likeness)
+    (i, j), count_kept = choose(by_count, count_in_use)
+    config = replace(present, speaker_cost=costs[i], max_likeness=kappas[j])
+
+    def found(one: Conversation, count: SpeakerCount = SpeakerCount()) -> Labels:
+        return find_speakers(one.vectors, np.ones(len(one.windows)), count, config)[0]
+
+    sharpnesses = sorted({16.0, 24.0, 32.0, 64.0, present.sharpness})
+    stays = sorted({0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, present.stay})
+    by_turns = np.array([
+        [[judge(one, labels, replace(config, sharpness=a, stay=b), 0.0)[0] for b in stays] for a in sharpnesses]
+        for one, labels in ((one, found(one)) for one in conversations)
+    ])  # fmt: skip
+    turns_in_use = sharpnesses.index(present.sharpness), stays.index(present.stay)
+    (i, j), turns_kept = choose(by_turns, turns_in_use)
+    config = replace(config, sharpness=sharpnesses[i], stay=stays[j])
+    print("DER without a collar by sharpness and stay", sharpnesses, stays, by_turns.mean(axis=0).round(4), sep="\n")
+
+    thresholds = np.arange(0.22, 0.61, 0.02).round(2).tolist()
+    by_threshold = np.array([
+        [judge(one, average_linkage(one, threshold), config, 0.25)[0] for threshold in thresholds]
+        for one in conversations
+    ])  # fmt: skip
+    threshold = thresholds[int(by_threshold.mean(axis=0).argmin())]
+
+    rows = {
+        "product": row(conversations, found, config),
+        "number of speakers given": row(
+            conversations, lambda one: found(one, SpeakerCount(exactly=one.speakers)), config
+        ),
+        f"average linkage, cut at {threshold}": row(conversations, lambda one: average_linkage(one, threshold), config),
+    }
+    print(f"{'':42s}     DER  collar  count right  count error")
+    for condition in (*CONDITIONS, "all"):
+        for name, figures in rows.items():
+            der, collar, right, wrong = figures[condition].values()
+            print(f"{condition:22s}{name[:20]:20s}{der:8.3f}{collar:8.3f}{right:13.2f}{wrong:13.2f}")
+    report: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "sources": {source: len(speakers) for source, speakers in voices.items()},
+        "conversations": len(conversations),
+        "seconds": round(seconds),
+        "constants": {name: getattr(config, name) for name in ("speaker_cost", "max_likeness", "sharpness", "stay")},
+        "kept": {"speaker_cost, max_likeness": count_kept, "sharpness, stay": turns_kept},
+        "der_before": {
+            "count, collar 0.25 s": round(float(by_count.mean(axis=0)[count_in_use]), 4),
+            "turns, no collar": round(float(by_turns.mean(axis=0)[turns_in_use]), 4),
+        },
+        "smallest_der_on_grid": {
+            "count, collar 0.25 s": round(float(by_count.mean(axis=0).min()), 4),
+            "turns, no collar": round(float(by_turns.mean(axis=0).min()), 4),
+        },
+        "figures": rows,
+        "source_left_out": {
+            "count, collar 0.25 s": left_out(by_count, conversations),
+            "turns, no collar": left_out(by_turns, conversations),
+            "average linkage, collar 0.25 s": left_out(by_threshold, conversations),
+        },
+    }
+    write_text(TARGET, json.dumps(report, indent=2) + "\n")
+    print(
+        json.dumps(
+            {
+                name: report[name]
+                for name in ("constants", "kept", "der_before", "smallest_der_on_grid", "source_left_out")
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
