@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,15 @@ def measure(name: str, runs: int) -> BenchmarkResult:
         raise UsageError(f"there is no benchmark {name!r}", hint=f"there are {', '.join(names())}")
     module = _module(name)
     before = Provenance.here(module.PACKAGES)
+    load, _, _ = os.getloadavg()
     result: BenchmarkResult = module.run(runs)
     after = Provenance.here(module.PACKAGES)
     unchanged = before.clean and after.clean and before.commit == after.commit
-    return dataclasses.replace(result, provenance=dataclasses.replace(before, clean=unchanged))
+    return dataclasses.replace(
+        result,
+        notes=(*result.notes, f"the machine's load was {load:.1f} before the run"),
+        provenance=dataclasses.replace(before, clean=unchanged),
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ RUNS = 5
 
 @dataclass(frozen=True)
 class Observation:
-    """What one run of an arm took and what it produced (plain values, for the gate). `peak` is the largest resident
-    set of its process in bytes."""
+    """What one run of an arm took and what it produced (plain values, for the gate). `cpu_seconds` are those of its
+    whole process on all cores, `peak` its largest resident set in bytes."""
 
     seconds: float
     output: Any = None
+    cpu_seconds: float = 0.0
     peak: int = 0
 
 
@@ -62,7 +64,8 @@ def main(module: str, arm: str, inputs: str, output: str) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     observation: Observation = importlib.import_module(f"benchmarks.{module}").ARMS[arm](Path(inputs))
-    Path(output).write_text(json.dumps(asdict(observation) | {"peak": memory.peak()}), encoding="utf-8")
+    cost = {"cpu_seconds": time.process_time(), "peak": memory.peak()}
+    Path(output).write_text(json.dumps(asdict(observation) | cost), encoding="utf-8")
 
 
 if __name__ == "__main__":

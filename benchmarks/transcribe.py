@@ -114,6 +114,7 @@ def run(runs: int) -> BenchmarkResult:
             Metric.of(
                 "ours over faster-whisper batched", times["ours"].median / times["faster-whisper batched"].median
             ),
+            *(Metric(f"processor time of {arm}", tuple(o.cpu_seconds for o in observed[arm]), "s") for arm in ARMS),
             *(Metric(f"peak memory of {arm}", tuple(o.peak / 2**20 for o in observed[arm]), "MiB") for arm in ARMS),
         ),
         **details,

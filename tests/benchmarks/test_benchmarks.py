@@ -151,6 +151,7 @@ def test_an_arm_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest
     pid, name, cores = found.output
     assert found.seconds == 0.5
     assert found.peak > 1 << 20
+    assert found.cpu_seconds > 0
     assert name == "inputs"
     assert cores <= arms.CORES
     assert pid not in (0, None)
