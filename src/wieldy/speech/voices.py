@@ -80,7 +80,7 @@ class SpeakerEncoder:
         """
         voices = np.empty((len(utterances), VOICE_SIZE), np.float32)
         for index, samples in enumerate(utterances):
-            recording = Recording.from_array(np.nan_to_num(samples), SAMPLE_RATE) if len(samples) else None
+            recording = Recording.from_array(samples, SAMPLE_RATE) if len(samples) else None
             heard = self.embed_regions(recording, [Span(0, recording.duration_ms)]) if recording else None
             if heard is None or not len(heard):
                 raise InputError(f"utterance {index} ({len(samples)} samples) has no voice in it")
