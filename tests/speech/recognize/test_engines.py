@@ -109,7 +109,7 @@ def test_transformers_hears_the_same_words_from_the_same_weights(
     times = {word.text: word.start for word in theirs.words}
     differences = [abs(word.start - times[word.text]) for word in ours.words if word.text in times]
     assert np.median(differences) < 0.1
-    assert ours.log_probability == pytest.approx(theirs.log_probability, abs=0.25)  # int8 and a wider beam there
+    assert ours.log_probability == pytest.approx(theirs.log_probability, abs=0.2)  # int8 and a wider beam there
 
 
 def tokenizer_of(folder: Path, words: list[str], **special: str) -> None:

@@ -22,7 +22,13 @@ Turns. With y_t the vectors of 0.8 s windows and c_k the unit mean of those that
 
     sum_t  beta cos(y_t, c_{k_t})  +  log p(k_t | k_{t-1}),        p = stay if k_t = k_{t-1}
 
-gives each moment its speaker. lambda, kappa, beta and stay come from `scripts/calibrate_voices.py`.
+gives each moment its speaker.
+
+Known to fail: SSE grows with N and its cost only with log N, so recordings of more than about two minutes are split
+into too many speakers, with a confidence near 1; the calibration has none so long. Overlapped speech is often counted
+as a further person. Where the number of people is known, give it.
+
+The constants lambda, kappa, beta and stay come from `scripts/calibrate_voices.py`.
 """
 
 from __future__ import annotations
