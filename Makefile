@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 # The models and recordings the tests need; `wieldy models list` says what they are.
-TEST_MODELS := whisper-tiny.en conversation
+TEST_MODELS := whisper-tiny.en conversation pygame-sounds
 
 .DEFAULT_GOAL := help
 .PHONY: help demo models test slow lint claims bench docs readme clean

@@ -60,6 +60,12 @@ def whisper_tiny() -> Path:
     return asset("whisper-tiny.en")
 
 
+@pytest.fixture(scope="session")
+def real_sounds() -> Path:
+    """The folder of real sounds without speech: `house_lo.ogg` (music), `secosmic_lo.wav`, `boom.wav`."""
+    return asset("pygame-sounds")
+
+
 @pytest.fixture
 def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own with nothing in it, not even models."""

