@@ -46,7 +46,7 @@ def test_what_follows_without_a_space_belongs_to_the_word(faster_whisper: Faster
 
     parts = [(" costs", 0.0, 0.4, 0.9), (" $1", 0.4, 0.6, 0.8), (",000", 0.6, 0.9, 0.5), ("日", 1.0, 1.1, 0.9)]
     spoken = [SimpleNamespace(word=text, start=start, end=end, probability=p) for text, start, end, p in parts]
-    segment = SimpleNamespace(words=spoken, avg_logprob=-0.1, tokens=[1, 2])
+    segment = SimpleNamespace(words=spoken, avg_logprob=-0.1, no_speech_prob=0.1, tokens=[1, 2])
     monkeypatch.setattr(
         faster_whisper.model, "transcribe", lambda *_a, **_k: ([segment], SimpleNamespace(language="en"))
     )
