@@ -6,13 +6,16 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from wieldy import cli
 from wieldy.cache import cache_root
+from wieldy.speech import formats
 from wieldy.speech.audio import Recording
 from wieldy.speech.checkpoint import Checkpoint
 from wieldy.speech.meeting import MeetingConfig, Transcriber
@@ -43,6 +46,26 @@ def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
     (stored,) = (tmp_path / "find").iterdir()
     stored.write_text("[1, ")
     assert stages.once("find", lambda: [3]) == [3]
+
+
+def test_another_process_that_finishes_first_does_no_harm(tmp_path: Path) -> None:
+    """It deletes the folder again and again while this one stores: what is stored is whole or gone."""
+    done = threading.Event()
+
+    def finish_again_and_again() -> None:
+        while not done.is_set():
+            Checkpoint(tmp_path / "work").clear()
+
+    other = threading.Thread(target=finish_again_and_again)
+    other.start()
+    try:
+        stages = Checkpoint(tmp_path / "work", resume=True)
+        for number in range(500):
+            stages.store("find", [number], number)
+            assert stages.load("find", number) in (None, [number])
+    finally:
+        done.set()
+        other.join()
 
 
 def test_a_hypothesis_survives_json() -> None:
@@ -84,10 +107,54 @@ def test_a_resumed_run_recognises_nothing_twice(fresh_cache: Path, whisper_tiny:
         transcriber.run(conversation / "sample.wav", keep_stages=True, progress=stop)
     before = counting.stretches
     assert before > 0
-    resumed = transcriber.run(conversation / "sample.wav", resume=True)
-    assert counting.stretches == before
-    assert (resumed.words, resumed.turns) == (whole.words, whole.turns)
+    for keep in (True, False):  # kept, as where it cannot be written, it is there for another time
+        resumed = transcriber.run(conversation / "sample.wav", resume=True, keep_stages=keep)
+        assert counting.stretches == before
+        assert (resumed.words, resumed.turns) == (whole.words, whole.turns)
     assert not list((cache_root() / "unfinished").iterdir())
+
+
+def test_what_cannot_be_written_is_not_lost(
+    fresh_cache: Path, whisper_tiny: Path, conversation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where the folder should be: the work is done by then, and --resume uses it."""
+    (tmp_path / "out").touch()
+    command = ["transcribe", str(conversation / "sample.wav"), "--offline", "--resume", "--format", "txt", "--out"]
+    assert cli.main([*command, str(tmp_path / "out")]) == 1
+    assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
+    (kept,) = (fresh_cache / "unfinished").iterdir()
+    stages = {path: path.stat().st_mtime_ns for path in kept.glob("*/*.json")}
+    assert {path.parent.name for path in stages} == {"find speech", "recognise", "find speakers"}
+    transcriber = Transcriber(MeetingConfig(offline=True))
+    transcriber.run(conversation / "sample.wav", resume=True, keep_stages=True)
+    assert {path: path.stat().st_mtime_ns for path in kept.glob("*/*.json")} == stages, "nothing was computed again"
+    assert cli.main([*command, str(tmp_path / "elsewhere")]) == 0
+    assert not list((fresh_cache / "unfinished").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_recording(
+    fresh_cache: Path, whisper_tiny: Path, conversation: Path, tmp_path: Path
+) -> None:
+    """The same recording, cache and outputs at the same time, three times: everybody finishes with the same files."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "wieldy", "transcribe", str(conversation / "sample.wav"), "--out", str(out)]
+    command += ["--offline", "--format", "json,rttm,html", "--overwrite"]
+    for options in ([], ["--resume"], ["--resume"]):
+        both = [
+            subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        said = [process.communicate(timeout=200) for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        assert said[0][0] == said[1][0]
+        assert sorted(path.name for path in out.iterdir()) == ["sample.html", "sample.json", "sample.rttm"]
+        written = formats.read(out / "sample.json")
+        assert written.words == formats.read(out / "sample.html").words
+        assert written.turns
+        assert not list((fresh_cache / "unfinished").iterdir())
+    alone = Transcriber(MeetingConfig(offline=True)).run(conversation / "sample.wav")
+    assert (written.words, written.turns) == (alone.words, alone.turns)
 
 
 @pytest.mark.slow

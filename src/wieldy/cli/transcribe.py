@@ -84,6 +84,7 @@ class Transcribe:
             transcripts.append(transcript)
             for name, path in zip(chosen, paths, strict=True):
                 formats.write(transcript, path, name, overwrite=self.overwrite, audio=file)
+            transcriber.forget(file)
             if not self.json:
                 show_transcript(transcript, heading=len(self.files) > 1)
             for path in paths:

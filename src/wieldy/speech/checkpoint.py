@@ -1,7 +1,7 @@
 """Finished stages of an unfinished transcription, so that a killed or interrupted one goes on where it stopped.
 
 Each result is stored under a hash of all it depends on (the recording's content, the options and the model), whole or
-not at all; a result whose inputs changed is simply not found. What a finished transcription has stored is deleted.
+not at all; a result whose inputs changed is simply not found. What was stored is deleted once the transcript is safe.
 Two processes on the same recording write the same values and do not disturb each other.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from wieldy import __version__
 from wieldy.cache import Cache, cache_root, digest
+from wieldy.errors import OutputError
 
 _FORGOTTEN_S = 30 * 24 * 3600  # unfinished work that nobody came back to in a month is deleted
 
@@ -44,8 +45,14 @@ class Checkpoint:
 
     def store(self, stage: str, value: Any, *inputs: Any) -> None:
         """Keep `value` for the same stage and inputs."""
-        if self._cache is not None:
+        if self._cache is None:
+            return
+        try:
             self._cache.store(stage, digest(__version__, *inputs), value)
+        except OutputError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # Another process has finished the same recording and deleted the folder in this moment.
 
     def once(self, stage: str, compute: Callable[[], Any], *inputs: Any) -> Any:
         """The stored value, or what `compute()` gives, which is then stored."""
@@ -56,7 +63,7 @@ class Checkpoint:
         return value
 
     def clear(self) -> None:
-        """The work is done: delete what was kept for it."""
+        """The transcript is safe: delete what was kept for it."""
         if self._cache is not None:
             shutil.rmtree(self._cache.root, ignore_errors=True)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wieldy import __version__
+from wieldy.cache import sha256_of
 from wieldy.devices import memory
 from wieldy.errors import MissingError
 from wieldy.report import Metric, Report, Table
@@ -118,8 +119,9 @@ class Transcriber:
     ) -> Transcript:
         """Transcribe one recording. An empty or silent one gives an empty transcript with a warning.
 
-        `keep_stages` stores the result of each stage in the cache until the whole is done; `resume` then goes on
-        where an earlier run of the same recording and options was stopped.
+        `keep_stages` stores the result of each stage in the cache; `resume` then goes on where an earlier run of the
+        same recording and options was stopped. What is kept is deleted at the end, or with `keep_stages` by `forget`,
+        once the transcript is written.
         """
         clock, config = _Clock(progress), self.config
         with clock.stage("read"):
@@ -150,9 +152,14 @@ class Transcriber:
             with clock.stage("write numbers"):
                 rewritten = [self.itn(utterance.words) for utterance in transcript.utterances()]
                 transcript = dataclasses.replace(transcript, words=tuple(word for turn in rewritten for word in turn))
-        stages.clear()
+        if not keep_stages:
+            stages.clear()
         report = self._report(transcript, clock, diarization)
         return dataclasses.replace(transcript, meta=report.details, report=report)
+
+    def forget(self, path: Path | str) -> None:
+        """Delete the stages kept for the recording in this file."""
+        Checkpoint.of_recording(sha256_of(path), resume=False).clear()
 
     def _recognise_all(
         self, heard: _Heard, warnings: list[str], stages: Checkpoint, share: Callable[[float], None]
