@@ -15,6 +15,7 @@ import random
 import resource
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -40,11 +41,11 @@ LIBAV_KINDS = {"m4a": ("mp4", "aac"), "mkv": ("matroska", "libopus")}
 KINDS = (*SOUNDFILE_KINDS, *LIBAV_KINDS)
 
 
-def mutated(seed: int) -> tuple[str, bytes]:
-    """A file's ending and its damaged bytes."""
+def mutated(seed: int, whole: Callable[[str], bytes] | None = None) -> tuple[str, bytes]:
+    """A file's ending and its damaged bytes; `whole` gives the undamaged ones of a kind, by default `intact`."""
     rng = random.Random(seed)
     kind = rng.choice(KINDS)
-    content = bytearray(intact(kind))
+    content = bytearray((whole or intact)(kind))
     for _ in range(rng.choice((1, 1, 1, 3))):
         damage = rng.choice((_flip_header, _flip_anywhere, _absurd_number, _absurd_number, _cut, _repeat))
         damage(content, rng)

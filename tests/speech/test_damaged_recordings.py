@@ -1,4 +1,5 @@
-"""Two thousand damaged recordings end in audio or in one clear line; a decoder's crash or hang would end a child."""
+"""Two thousand damaged recordings end in audio or in one clear line, fifty of them as transcripts; a decoder's crash or
+hang would end a child."""
 
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import mutate
 import pytest
 
 import wieldy
+from wieldy.cache import cache_root
 
 PROGRAM = Path(mutate.__file__)
+PIPELINE = PROGRAM.with_name("transcribe_mutated.py")
 SECONDS_TO_START = 60  # of imports on a busy machine
 
 
@@ -53,6 +56,20 @@ def test_two_hundred(tmp_path):
 @pytest.mark.slow
 def test_two_thousand(tmp_path):
     check(200, 2000, tmp_path)
+
+
+@pytest.mark.slow
+def test_fifty_through_the_whole_pipeline(tmp_path, whisper_tiny, conversation):
+    """Each ends in whole files or in none and one line; the program checks that."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to(cache_root() / "models")
+    result = read_in_a_child(0, 50, tmp_path, PIPELINE)
+    transcribed, refused, other_language, words = (int(part.split()[0]) for part in result.stdout.split(","))
+    assert transcribed + refused + other_language == 50
+    assert min(transcribed, refused) > 10
+    assert words > 5 * transcribed, "what is left of the speech is understood"
+    left_over = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left_over == ["in-flight"]
 
 
 def test_a_seed_always_makes_the_same_file():
