@@ -27,6 +27,7 @@ class Verb:
 VERBS = {
     "transcribe": Verb("wieldy.cli.transcribe", "Transcribe", "write down who said what and when"),
     "diarize": Verb("wieldy.cli.diarize", "Diarize", "find out who spoke when, without the words"),
+    "voices": Verb("wieldy.cli.voices", "Voices", "enroll people, whose names transcripts then carry"),
     "score": Verb("wieldy.cli.score", "Score", "compare a transcript with a reference"),
     "models": Verb("wieldy.cli.models", "Models", "list, get, verify and locate models"),
     "list": Verb("wieldy.cli.catalog", "List", "list the systems, by room"),

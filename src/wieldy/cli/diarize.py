@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wieldy.cli.options import Files, Number
-from wieldy.cli.output import progress_bar, say
+from wieldy.cli.options import Files, Folder, Number
+from wieldy.cli.output import progress_bar, say, show_names
 from wieldy.cli.transcribe import output_paths
 from wieldy.errors import UsageError
 
@@ -28,6 +28,8 @@ class Diarize:
     """At least this many people speak."""
     max_speakers: Number = None
     """At most this many people speak."""
+    voices: Folder = None
+    """Folder of enrolled people, whose names their speakers get. enrolled: the one of `wieldy voices enroll`."""
     channels: Literal["auto", "mono", "split"] = "auto"
     """mono: one signal with everyone in it; split: one speaker per channel; auto: listen and decide."""
 
@@ -42,7 +44,7 @@ class Diarize:
         for (path,) in targets:
             formats.refuse_existing(path, overwrite=self.overwrite)
         count = SpeakerCount(self.speakers, self.min_speakers, self.max_speakers)
-        config = MeetingConfig(channels=self.channels, count=count)
+        config = MeetingConfig(channels=self.channels, count=count, voices=self.voices)
         for file, (path,) in zip(self.files, targets, strict=True):
             with progress_bar(file.name) as progress:
                 transcript = diarize(file, config, progress=progress)
@@ -50,6 +52,7 @@ class Diarize:
             for speaker in transcript.speakers:
                 own = [turn for turn in transcript.turns if turn.speaker == speaker]
                 print(f"{speaker}: {len(own)} turns, {sum(turn.duration_ms for turn in own) / 1000:.1f} s")
+            show_names(transcript)
             for warning in transcript.warnings:
                 say(f"{transcript.name}: {warning}")
             say(f"wrote {path}")

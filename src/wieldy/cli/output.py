@@ -51,8 +51,18 @@ def show_transcript(transcript: Transcript, *, heading: bool = False) -> None:
         line.append(f"{utterance.speaker}: ", style=f"bold {colours.get(utterance.speaker, 'white')}")
         line.append(utterance.text)
         console.print(line)
+    show_names(transcript)
     for warning in transcript.warnings:
         say(f"{transcript.name}: {warning}")
+
+
+def show_names(transcript: Transcript) -> None:
+    """Which enrolled people the speakers are, and how sure that is, on standard error."""
+    if "voices" in transcript.meta:
+        from wieldy.speech.voices.enrolled import describe
+
+        for line in describe(transcript.meta["voices"]):
+            say(f"{transcript.name}: {line}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wieldy.cli.config_file import load_config
-from wieldy.cli.options import File, Files, Number, Text
+from wieldy.cli.options import File, Files, Folder, Number, Text
 from wieldy.cli.output import print_json, progress_bar, say, show_transcript
 from wieldy.errors import UsageError
 
@@ -41,6 +41,8 @@ class Transcribe:
     """What runs the model. auto: faster-whisper, unless an option needs token scores."""
     language: Text = None
     """Code such as de. Default: English for an English-only model, otherwise detected."""
+    voices: Folder = None
+    """Folder of enrolled people, whose names their speakers get. enrolled: the one of `wieldy voices enroll`."""
     channels: Literal["auto", "mono", "split"] = "auto"
     """mono: one signal with everyone in it; split: one speaker per channel; auto: listen and decide."""
     speakers: Number = None
@@ -113,6 +115,7 @@ class Transcribe:
             diarization=dataclasses.replace(base.diarization, threads=self.threads),
             channels=self.channels,
             count=SpeakerCount(self.speakers, self.min_speakers, self.max_speakers),
+            voices=self.voices or base.voices,
             offline=self.offline,
         )
 

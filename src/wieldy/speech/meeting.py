@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from wieldy.speech.recognize.engines import MULTILINGUAL_MODEL, RecognitionConfi
 from wieldy.speech.recognize.loop_guard import LoopGuardConfig, guarded
 from wieldy.speech.transcript import Span, TimeMap, Transcript, Word
 from wieldy.speech.vad import VadConfig, detect_speech
+from wieldy.speech.voices.enrolled import EnrolledVoices
 
 # Whisper tiny.en's mean log-probability per token: English read or spoken, down to 0 dB of noise, -0.16 to -0.70;
 # German, French, Italian, Polish, Spanish (synthetic) -1.07 to -2.74. Fewer words than this say little either way.
@@ -63,6 +65,7 @@ class MeetingConfig:
     loop_guard: LoopGuardConfig = field(default_factory=LoopGuardConfig)
     diarization: DVectorConfig = field(default_factory=DVectorConfig)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    voices: Path | str | None = None  # folder of enrolled people whose speakers get their names; "enrolled": the user's
     offline: bool = False  # never download, not even a missing model
 
 
@@ -77,7 +80,7 @@ def diarize(
     source: Path | str | Recording, config: MeetingConfig = MeetingConfig(), *, progress: Progress | None = None
 ) -> Transcript:
     """Who spoke when: a transcript that has turns and no words. Needs no recognition model."""
-    clock, stages = _Clock(progress), Checkpoint()
+    clock, stages, enrolled = _Clock(progress), Checkpoint(), _enrolled(config)
     with clock.stage("read"):
         recording = source if isinstance(source, Recording) else Recording.open(source)
     heard = _listen(recording, config, clock, stages)
@@ -89,7 +92,8 @@ def diarize(
         duration_ms=heard.recording.duration_ms,
         warnings=(*heard.warnings, *found.warnings),
     )
-    return transcript.renamed(name_speakers((), found.turns))
+    transcript = transcript.renamed(name_speakers((), found.turns))
+    return enrolled.name(transcript, heard.recording) if enrolled else transcript
 
 
 class Transcriber:
@@ -105,6 +109,7 @@ class Transcriber:
         itn: Itn = as_written,
     ) -> None:
         self.config = config
+        self.enrolled = _enrolled(config)
         self.recognizer = recognizer or build(config.recognition, offline=config.offline)
         self.diarizer = diarizer or DVectorDiarizer(config.diarization)
         self.itn = itn
@@ -148,6 +153,9 @@ class Transcriber:
             duration_ms=recording.duration_ms,
             warnings=tuple(warnings),
         ).renamed(name_speakers(attributed, turns))
+        if self.enrolled:
+            with clock.stage("name speakers"):
+                transcript = self.enrolled.name(transcript, recording)
         if not self.recognizer.capabilities.written_form:
             with clock.stage("write numbers"):
                 rewritten = [self.itn(utterance.words) for utterance in transcript.utterances()]
@@ -252,7 +260,8 @@ class Transcriber:
             "model": self.recognizer.model_id,
             "model_files": dict(self.recognizer.model_files),
             "diarizer": self.diarizer.name,
-            "options": dataclasses.asdict(self.config),
+            "options": dataclasses.asdict(self.config) | {"voices": self.config.voices and str(self.config.voices)},
+            **transcript.meta,
         }
         notes = (*transcript.warnings, *((why,) if why else ()))
         return Report(transcript.name, tuple(metrics), (stages,), notes=notes, details=details)
@@ -294,6 +303,12 @@ class _Heard:
             *(diarizer.name, self.plan, speech, config.count, config.diarization),
         )
         return Diarization.from_json(found)
+
+
+def _enrolled(config: MeetingConfig) -> EnrolledVoices | None:
+    if config.voices is None:
+        return None
+    return EnrolledVoices.load(config.voices, threads=config.diarization.threads or os.cpu_count() or 1)
 
 
 def _listen(recording: Recording, config: MeetingConfig, clock: _Clock, stages: Checkpoint) -> _Heard:

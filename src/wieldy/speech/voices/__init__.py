@@ -3,10 +3,13 @@
 The encoder is the d-vector network of `wieldy.speech.networks.dvector`, exported to ONNX and bundled, so that no torch
 is needed. It hears 1.6 s at a time; less than about 0.5 s says little about who speaks. Two voices are compared by
 the product of their vectors (the cosine): on telephone speech about 0.8 for one speaker, 0.5 to 0.7 for two.
+
+People who are to be known by name again are in `enrolled.py`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wieldy.cache import sha256_of
 from wieldy.errors import InputError, UsageError
 from wieldy.speech.audio import SAMPLE_RATE, SAMPLES_PER_MS, Recording
 from wieldy.speech.features import MelConfig, power_mel
@@ -70,7 +74,13 @@ class SpeakerEncoder:
             from wieldy.weights import locate
 
             path = locate("dvector")
-        self._session = _session(Path(path), threads)
+        self.path = Path(path)
+        self._session = _session(self.path, threads)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's file: voices of two encoders with different ones cannot be compared."""
+        return sha256_of(self.path)
 
     def embed(self, utterances: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """One unit vector per utterance (float32 mono at 16 kHz, each of one speaker), [n, 256].
