@@ -6,6 +6,8 @@ import json
 import math
 import random
 import re
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import meeteval
@@ -13,7 +15,8 @@ import pytest
 import srt
 import webvtt
 from hypothesis import given, settings
-from transcripts import transcripts
+from markdown_it import MarkdownIt
+from transcripts import edited
 
 from wieldy.errors import InputError
 from wieldy.report import Metric, Report
@@ -43,6 +46,75 @@ def spans(events) -> list[tuple[int, int, str]]:
 
 def check_json_keeps_everything(transcript: Transcript) -> None:
     assert there_and_back(transcript, "json") == transcript
+
+
+def check_html_keeps_everything(transcript: Transcript) -> None:
+    assert there_and_back(transcript, "html") == transcript
+
+
+def check_the_standard_librarys_json_reads_what_we_write(transcript: Transcript) -> None:
+    found = json.loads(FORMATS["json"].writer(transcript), parse_constant=pytest.fail)
+    assert [(word["start_ms"], word["end_ms"], word["text"], word["speaker"]) for word in found["words"]] == [
+        (word.start_ms, word.end_ms, word.text, word.speaker) for word in transcript.words
+    ]
+    entries = json.loads(FORMATS["seglst"].writer(transcript), parse_constant=pytest.fail)
+    assert sum(len(entry["words"].split(" ")) for entry in entries if entry["words"]) == len(pieces(transcript))
+
+
+class Elements(HTMLParser):
+    """The tags of a page in order, with what may do something, and its text by the tag it stands in."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def check_what_people_say_makes_no_element_of_the_page(transcript: Transcript) -> None:
+    """Between the elements of the empty page are only those of paragraphs, for whoever parses it."""
+    found, empty = (
+        Elements(FORMATS["html"].writer(each)) for each in (transcript, dataclasses.replace(transcript, words=()))
+    )
+    frame = Counter(empty.tags)
+    added = Counter(found.tags) - frame
+    assert {tag for tag, _ in added} <= {"article", "header", "p", "b", "time", "span"}
+    assert not any(name.startswith("on") or name in ("href", "src") for _, names in added for name in names)
+    shown = " ".join(" ".join(found.texts).split())
+    for part in transcript.utterances():
+        assert plain(part.text) in shown
+
+
+def check_text_is_a_line_an_utterance(transcript: Transcript) -> None:
+    lines = FORMATS["txt"].writer(transcript).split("\n")
+    assert lines.pop() == ""
+    utterances = transcript.utterances()
+    assert len(lines) == len(utterances)
+    for line, part in zip(lines, utterances, strict=True):
+        assert re.fullmatch(r"\[\d\d:\d\d:\d\d\] .+", line)
+        assert line[11:] == f"{plain(part.speaker)}: {plain(part.text)}"
+
+
+def check_markdown_it_reads_what_we_write(transcript: Transcript) -> None:
+    """A heading and paragraphs of plain text with a name in bold, whatever was said."""
+    tokens = MarkdownIt("commonmark").parse(FORMATS["md"].writer(transcript))
+    inline = [token.children or [] for token in tokens if token.type == "inline"]
+    assert {token.type for token in tokens} <= {
+        "heading_open", "heading_close", "paragraph_open", "paragraph_close", "inline",
+    }  # fmt: skip
+    title, *paragraphs = ["".join(child.content for child in children) for children in inline] or [""]
+    assert title == plain(transcript.name)
+    assert [text[11:] for text in paragraphs] == [
+        f"{plain(part.speaker)}: {plain(part.text)}" for part in transcript.utterances()
+    ]
+    for children in inline[1:]:
+        assert {child.type for child in children} == {"text", "strong_open", "strong_close"}
 
 
 def test_json_keeps_the_report():
@@ -178,7 +250,7 @@ CHECKS = [check for name, check in list(globals().items()) if name.startswith("c
 
 
 @settings(max_examples=20, deadline=None)
-@given(transcripts())
+@given(edited())
 def test_every_format_keeps_what_it_has_room_for(transcript):
     for check in CHECKS:
         check(transcript)
@@ -186,7 +258,7 @@ def test_every_format_keeps_what_it_has_room_for(transcript):
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
-@given(transcripts())
+@given(edited())
 def test_every_format_on_a_thousand_transcripts(transcript):
     for check in CHECKS:
         check(transcript)

@@ -101,9 +101,9 @@ def _paragraphs(transcript: Transcript) -> list[str]:
 def _paragraph(part: Utterance, kind: str) -> str:
     hours, seconds = divmod(part.start_ms // 1000, 3600)
     time = f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}" if hours else f"{seconds // 60}:{seconds % 60:02d}"
-    who = f'<span class="who"><span dir="auto">{html.escape(part.speaker)}</span></span>'
+    who = f'<span class="who"><span dir="auto">{html.escape(plain(part.speaker))}</span></span>'
     header = f'<header>{who}<span class="when">{time}</span></header>'
-    return f'<article class="{kind}">{header}<p dir="auto">{html.escape(part.text)}</p></article>'
+    return f'<article class="{kind}">{header}<p dir="auto">{html.escape(plain(part.text))}</p></article>'
 
 
 def _address(audio: Path, page: Path, embed: bool | None) -> str:
