@@ -33,6 +33,7 @@ from calibrate_voices import length_s, liken, read_voices
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from scipy import signal
+from scipy.cluster import hierarchy
 
 from wieldy.cache import replacing, write_text
 from wieldy.speech.audio import SAMPLE_RATE, Recording
@@ -43,14 +44,11 @@ from wieldy.speech.transcript import Transcript
 from wieldy.speech.vad import detect_speech
 from wieldy.speech.voices import SpeakerEncoder
 from wieldy.speech.voices.enrolled import (
-    MIN_WINDOWS,
     OTHER_PERSON,
     THRESHOLD,
-    TWO_VOICES,
     EnrolledVoice,
     EnrolledVoices,
     Likeness,
-    halves_score,
 )
 
 TARGET = Path(__file__).parents[1] / "src/wieldy/speech/voices"
@@ -59,6 +57,7 @@ FALSE_ACCEPTS = 0.001  # of pairs of different people: a wrong name is worse tha
 NUISANCE = 16  # directions taken out; of 0, 2, 4, 8, 16, 32 the smallest EER within its spread
 ENROLLED_S, TRIED_S = (5, 10, 20, 40), (5, 10, 20)
 USUAL = 20, 10  # seconds enrolled and tried, for the threshold
+TWO_VOICES, MIN_WINDOWS = 0.65, 60  # see two_voices
 STRETCH_S, LEAST_S = 60, 8  # of a recording; of a speaker's clips
 CONVERSATIONS = 8  # per source of talk
 
@@ -214,8 +213,16 @@ def threshold_of(trials: Trials, sources: tuple[str, ...]) -> float:
     return float(grid[np.argmax(np.mean(rates, axis=0) <= FALSE_ACCEPTS)].round(2))
 
 
+def halves_score(vectors: NDArray[np.float32], likeness: Likeness) -> float:
+    """How much the two parts of a recording sound alike into which Ward's tree cuts its windows."""
+    labels = hierarchy.fcluster(hierarchy.linkage(vectors.astype(np.float64), "ward"), 2, "maxclust")
+    means = np.stack([vectors[labels == half].mean(axis=0) for half in (1, 2)])
+    return float(likeness.scores(means[:1], means[1:])[0, 0])
+
+
 def two_voices(heard: list[Heard], learned: Mapping[str, Likeness]) -> dict[str, Any]:
-    """How many recordings of one person, and of two who talk equally long or one a fifth, would be refused."""
+    """How many recordings of one person, and of two who talk equally long or one a fifth, would be refused if their
+    parts had to score `TWO_VOICES`. More than half of the right ones would be, so `enroll` does not ask for it."""
     rng = np.random.default_rng(0)
     able = [one for one in heard if len(one.vectors) >= MIN_WINDOWS]
     found: dict[str, list[float]] = {"one": [], "two, half each": [], "two, a fifth and the rest": []}
@@ -321,7 +328,7 @@ def main(arguments: list[str]) -> None:
         "date": datetime.date.today().isoformat(),
         "encoder": encoder.fingerprint,
         "sources": {source: len({one.speaker for one in heard if one.source == source}) for source in voices},
-        "constants": {"threshold": threshold, "other_person": OTHER_PERSON, "two_voices": TWO_VOICES},
+        "constants": {"threshold": threshold, "other_person": OTHER_PERSON},
         "wanted_false_accepts": FALSE_ACCEPTS,
         "talk": {
             "by seconds enrolled, tried": {k: v.figures() | {"at": v.at(threshold)} for k, v in lengths.items()},
@@ -340,7 +347,7 @@ def main(arguments: list[str]) -> None:
         },
         "recordings of one person": talk.at(OTHER_PERSON),
         "two voices": two_voices(heard, learned),
-        "conversations": name_conversations(voices, heard, learned, encoder),
+        f"conversations at {THRESHOLD}": name_conversations(voices, heard, learned, encoder),
     }
     if threshold != THRESHOLD:
         print(f"THRESHOLD in enrolled.py is {THRESHOLD}: set it to {threshold} and run again")

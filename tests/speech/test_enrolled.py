@@ -283,7 +283,6 @@ def test_the_constants_are_those_of_the_calibration(encoder: SpeakerEncoder) -> 
     assert figures["constants"] == {
         "threshold": enrolled.THRESHOLD,
         "other_person": enrolled.OTHER_PERSON,
-        "two_voices": enrolled.TWO_VOICES,
     }
     likeness = Likeness.of(encoder)
     assert likeness.mean.shape == (256,)
@@ -515,18 +514,6 @@ def test_a_recording_of_somebody_else_is_refused_and_changes_nothing(
     with pytest.raises(InputError, match=r"maya does not sound like the other recordings of Tom \(score -?0\.[012]"):
         enroll("Tom", [maya], tmp_path, encoder=encoder)
     assert path.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_two_voices_in_a_long_recording_are_refused_and_one_is_not(
-    sample: Path, tmp_path: Path, encoder: SpeakerEncoder
-) -> None:
-    ruth, tom = (soundfile.read(sample / f"{who}.wav", dtype="float32")[0] for who in ("ruth", "tom"))
-    long = wav(tmp_path, "ruth", np.tile(ruth, 6))
-    assert enroll("Ruth", [long], tmp_path / "people", encoder=encoder).speech_ms.sum() > 50_000
-    both = wav(tmp_path, "both", np.concatenate([np.tile(ruth, 4), np.tile(tom, 3)]))
-    with pytest.raises(InputError, match=r"there seem to be two voices in .*both\.wav \(they score 0\.\d+ with"):
-        enroll("Both", [both], tmp_path / "people", encoder=encoder)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from wieldy.cli.options import Files, Folder
 from wieldy.cli.output import print_json, progress_bar, say, show
 from wieldy.errors import UsageError
 
+Name = Positional[Annotated[str, arg(metavar="NAME", help_behavior_hint="")]]
+
 
 @dataclass(frozen=True)
 class Enroll:
@@ -21,7 +23,7 @@ class Enroll:
     not the sound; it stays on this machine. Then: wieldy transcribe meeting.wav --voices enrolled
     """
 
-    name: Positional[str]
+    name: Name
     """What transcripts shall call the person; in quotes if it has spaces."""
     files: Files
     """Recordings of this person alone: wav, flac, mp3, m4a, ogg, mkv, ..."""
@@ -94,7 +96,7 @@ class List:
 class Remove:
     """Delete a person's voice print."""
 
-    name: Positional[str]
+    name: Name
     """As `wieldy voices list` shows it."""
     voices: Folder = None
     """Folder the voice is in. Default: the user's own."""

@@ -43,13 +43,9 @@ from wieldy.speech.voices import VOICE_SIZE, SpeakerEncoder, unit
 
 Floats = NDArray[np.floating[Any]]
 
-THRESHOLD = 0.65  # score from which on a speaker gets a name
+THRESHOLD = 0.61  # score from which on a speaker gets a name
 MIN_SPEECH_MS = 10_000  # of a person in all
 OTHER_PERSON = 0.30  # a recording that scores less than this with a person's earlier ones is of somebody else
-# The two most different parts (Ward's tree cut in two) of a recording of one person score more than this with each
-# other; with fewer windows that does not hold, and nothing is concluded.
-TWO_VOICES, MIN_WINDOWS = 0.65, 60
-MAX_WINDOWS = 1000  # of them are compared: the memory of the tree grows with the square
 HEARD_MS = 60_000  # of each speaker of a transcript; the calibration has no more
 MIN_PIECE_MS = 500  # shorter pieces say little about who speaks
 MAX_NAME = 100  # characters
@@ -391,15 +387,10 @@ def _with_recording(
     if voice is not None and recording.digest in voice.recordings:
         raise InputError(f"{name} is enrolled from {where} already", hint="--replace begins anew")
     view, channel, speech = _only_speaker(recording, where)
-    vectors = encoder.embed_regions(view, speech, channel=channel).vectors
-    if not len(vectors):
+    windows = encoder.embed_regions(view, speech, channel=channel)
+    if not len(windows):
         raise InputError(f"no speech found in {where}", hint="enroll a recording in which the person talks")
-    if (score := halves_score(vectors, likeness)) < TWO_VOICES:
-        raise InputError(
-            f"there seem to be two voices in {where} (they score {score:.2f} with each other)",
-            hint="enroll a recording in which only this person talks",
-        )
-    mean = vectors.mean(axis=0)
+    mean = windows.vectors.mean(axis=0)
     if voice is not None:
         (score,) = likeness.scores(mean[None], voice.vector[None])[0].tolist()
         if score < OTHER_PERSON:
@@ -431,18 +422,6 @@ def _only_speaker(recording: Recording, where: str) -> tuple[Recording, int, Seq
         numbers = " and ".join(str(channel + 1) for channel in talking)
         raise InputError(f"{where} has a speaker on each of the channels {numbers}", hint="enroll one channel of it")
     return view, talking[0], speech[talking[0]]
-
-
-def halves_score(vectors: NDArray[np.float32], likeness: Likeness) -> float:
-    """How much the two most different parts of a recording sound alike; 1.0 where it is too short to say."""
-    from scipy.cluster import hierarchy
-
-    if len(vectors) < MIN_WINDOWS:
-        return 1.0
-    chosen = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), MAX_WINDOWS)).round().astype(int)]
-    labels = hierarchy.fcluster(hierarchy.linkage(chosen.astype(np.float64), "ward"), 2, "maxclust")
-    means = np.stack([chosen[labels == half].mean(axis=0) for half in (1, 2)])
-    return float(likeness.scores(means[:1], means[1:])[0, 0])
 
 
 def _file_name(name: str) -> str:
