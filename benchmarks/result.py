@@ -26,13 +26,15 @@ class BenchmarkResult:
 
     `ours` and `peer` hold one observation per run in the same unit; `peer` is None where the bar is absolute. `bar`
     decides: its figure is the ratio of the medians, or the median of `ours` for an absolute bar. `gates` are about
-    correctness: unless all hold there are no figures. `beside` is printed for comparison and has no bar.
+    correctness: unless all hold there are no figures. `further` bars must hold as well. `beside` is printed for
+    comparison and has no bar.
     """
 
     name: str
     summary: str
     bar: Condition
     gates: tuple[Condition, ...]
+    further: tuple[Condition, ...] = ()
     ours: Metric | None = None
     peer: Metric | None = None
     beside: tuple[Metric, ...] = ()
@@ -58,7 +60,7 @@ class BenchmarkResult:
 
     @property
     def holds(self) -> bool:
-        return self.passed and self.bar.verdict == "holds"
+        return self.passed and all(bar.verdict == "holds" for bar in (self.bar, *self.further))
 
     @property
     def line(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class BenchmarkResult:
         return data
 
     def __rich__(self) -> RenderableType:
-        conditions = (("gate", gate) for gate in self.gates), (("bar", self.bar),)
+        conditions = (("gate", gate) for gate in self.gates), (("bar", bar) for bar in (self.bar, *self.further))
         report = Report(
             title=f"{self.name}: {self.summary}",
             metrics=tuple(metric for metric in (self.ours, self.peer, *self.beside) if metric),

@@ -1,5 +1,6 @@
 """The benchmark machinery, with arms that take no time: gates, bars, exit statuses, turns, processes, peers."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import arms, peer_environment
+from benchmarks import arms, long_meeting, peer_environment
 from benchmarks.arms import Observation, observe, take_turns
 from benchmarks.result import BenchmarkResult, record, shut
 from wieldy.claims.result import Condition, Provenance
@@ -49,6 +50,36 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def test_the_ratio_is_of_medians_and_the_line_has_six_values() -> None:
     assert result().line == {"name": "toy", "ours": 2.0, "peer": 4.0, "ratio": 0.5, "bar": 1.0, "holds": True}
     assert not result(ours=(5.0,)).holds
+
+
+def test_further_bars_must_hold_as_well() -> None:
+    slow = Condition("seconds", 70.0, "<", 60.0)
+    assert result().holds
+    assert not dataclasses.replace(result(), further=(slow,)).holds
+
+
+def test_only_three_hours_of_the_whole_pipeline_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The verdict alone: what the arms would have found stands here."""
+    seen = {"incomplete": 0, "bytes": 10, "stages": {"recognise": 1.0}}
+
+    def observed(_module: str, arm: str, inputs: Path) -> Observation:
+        minutes = float(inputs.name)
+        output = 8 if arm == "clustering" else {**seen, "seconds": 60 * minutes, "words": int(150 * minutes)}
+        return Observation(minutes, output, 1.0, 10_000 + int(minutes))
+
+    monkeypatch.setattr(long_meeting, "observe", observed)
+    monkeypatch.setattr(long_meeting, "repeated", lambda _audio, minutes, _path: Path(str(minutes)))
+    monkeypatch.setattr(long_meeting, "cache_root", lambda: tmp_path / "59")  # what the clustering is given
+    monkeypatch.setattr(long_meeting.meeting, "recording", lambda: Path("10"))
+    (tmp_path / "59").mkdir()
+    half = long_meeting.compare(90.0, "ours")
+    assert (half.holds, half.bar.verdict, half.ours) == (False, "not run", None)
+    assert "only 180 min of the whole pipeline decide" in half.bar.reason
+    assert not long_meeting.compare(180.0, "without words").holds
+    whole = long_meeting.compare(180.0, "ours")
+    assert whole.holds
+    assert whole.ours.median == whole.bar.figure == (10_180 - 10) / (10_010 - 10)
+    assert [bar.figure for bar in whole.further] == [1.0, 59.0]
 
 
 def test_a_shut_gate_has_no_figures_and_cannot_be_given_any() -> None:
@@ -105,7 +136,7 @@ def test_wrong_usage(toy: types.ModuleType, capsys: pytest.CaptureFixture[str]) 
 def test_every_benchmark_is_listed_with_its_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--list"]) == 0
     listed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert set(listed) == {"attribution", "embeddings", "transcribe", "vad"}
+    assert set(listed) == {"attribution", "embeddings", "long_meeting", "transcribe", "vad"}
     for name in listed:
         module = command._module(name)
         assert "ours" in module.ARMS
