@@ -41,7 +41,15 @@ from wieldy.errors import InputError
 from wieldy.metrics.turns import TimeErrors, turn_errors
 from wieldy.speech.audio import SAMPLE_RATE, Recording
 from wieldy.speech.diarize import SpeakerCount
-from wieldy.speech.diarize.dvector import MAX_GUESS, DVectorConfig, Labels, cut_turns, find_speakers, kmeans, likest
+from wieldy.speech.diarize.dvector import (
+    MAX_GUESS,
+    DVectorConfig,
+    Labels,
+    cosines_of_voices,
+    cut_turns,
+    find_speakers,
+    likest,
+)
 from wieldy.speech.simulate import MeetingRecipe, conversation_from_clips
 from wieldy.speech.synthesize import Speech
 from wieldy.speech.transcript import Span, Turn
@@ -51,6 +59,7 @@ TARGET = Path(__file__).parents[1] / "src/wieldy/speech/diarize/dvector_calibrat
 KEEP_WITHIN = 0.002  # of DER: the present constants stay where no others are better by more
 PER_CONDITION = 5
 CLIPS, LONGEST_S = 160, 8.0  # of a speaker, and of a clip
+LEAST_VOICED = 0.5  # of a clip; in one that is mostly noise, whole windows hold no voice and look like a further person
 
 # Folders of one voice each, as far as their names and formats tell; es_MX_f_Allison speaks as en_US_f_Allison too.
 ASTERISK = ["en_US_f_Allison", "it_IT_m_Carlo", "it_IT_f_Menardi", "fr_CA_f_June", "ru_RU_f_IvrvoiceRU", "es", "fr"]
@@ -71,9 +80,9 @@ KLETTRES = [
     "de/syllab",
     "ru/syllab",
 ]
-KTUBERLING = ["da", "de", "el", "fr", "gl", "nn", "sl", "uk", "wa", "fi", "sv", "ro"]
+KTUBERLING = ["de", "el", "fr", "gl", "nn", "sl", "uk", "wa", "fi", "sv", "ro"]
 # Folders of several voices, of which one is told by its (sample rate, channels).
-KTUBERLING_FORMAT = {"da": (44_100, 2), "fr": (8_000, 1)}
+KTUBERLING_FORMAT = {"fr": (8_000, 1)}
 NOT_SPEECH = ("silence", "beep", "tone", "music")
 
 
@@ -101,6 +110,14 @@ CONDITIONS = {
     "4 meeting, 60 s": Condition(4, 60, 4, 0.0, 25),
     "4 overlapping, 120 s": Condition(4, 120, 4, 0.12, 20),
     "5 meeting, 180 s": Condition(5, 180, 4, 0.05, 20),
+    "2 overlapping, 120 s": Condition(2, 120, 4, 0.2, 20),
+    "3 overlapping, 240 s": Condition(3, 240, 4, 0.2, 20),
+    "4 overlapping, 240 s": Condition(4, 240, 4, 0.2, 20),
+    "1 wide, 300 s": Condition(1, 300, 8, 0.0, 25),
+    "1 telephone, 300 s": Condition(1, 300, 3, 0.0, 25, telephone=True),
+    "2 telephone, 400 s": Condition(2, 400, 3, 0.05, 25, telephone=True),
+    "2 meeting, 600 s": Condition(2, 600, 5, 0.1, 20),
+    "4 meeting, 600 s": Condition(4, 600, 5, 0.1, 20),
 }
 
 
@@ -119,10 +136,6 @@ class Conversation:
     @property
     def speakers(self) -> int:
         return len({turn.speaker for turn in self.truth})
-
-    @property
-    def vectors(self) -> NDArray[np.float64]:
-        return self.windows.vectors.astype(np.float64)
 
 
 def voice_files(share: Path, data: Path | None) -> Iterator[tuple[str, str, Path]]:
@@ -160,7 +173,15 @@ def read_clip(path: Path) -> Speech | None:
         speech = Speech.from_recording(samples, SAMPLE_RATE, path.stem.split("_")[0] or "clip")
     except InputError:
         return None
-    return speech if 0.2 <= length_s(speech) <= LONGEST_S else None
+    return speech if 0.2 <= length_s(speech) <= LONGEST_S and voiced_share(speech) >= LEAST_VOICED else None
+
+
+def voiced_share(speech: Speech) -> float:
+    """How much of the speech lies less than 25 dB below its loudest 10 ms."""
+    begin, end = (round(time_s * SAMPLE_RATE) for time_s in (speech.words[0].start_s, speech.words[-1].end_s))
+    frames = speech.samples[begin:end][: (end - begin) // 160 * 160].reshape(-1, 160)
+    power = (frames.astype(np.float64) ** 2).mean(axis=1)
+    return float((power > power.max() * 10**-2.5).mean())
 
 
 def length_s(speech: Speech) -> float:
@@ -285,25 +306,27 @@ def left_out(errors: NDArray[np.float64], conversations: Sequence[Conversation])
     return held | {"all": round(total / len(errors), 4)}
 
 
-def count_errors(conversations: Sequence[Conversation], costs: list[float], kappas: list[float]) -> NDArray[np.float64]:
-    """DER [conversations, costs, kappas] of the number of speakers that each pair of constants finds."""
+def number_found(one: Conversation, count: SpeakerCount, config: DVectorConfig) -> tuple[Labels, float]:
+    return find_speakers(one.windows, np.ones(len(one.windows)), count, config)
+
+
+def count_errors(
+    conversations: Sequence[Conversation], kappas: list[float], priors: list[float]
+) -> NDArray[np.float64]:
+    """DER [conversations, kappas, priors] of the number of speakers that each pair of constants finds."""
     config = DVectorConfig()
-    errors = np.empty((len(conversations), len(costs), len(kappas)))
+    errors = np.empty((len(conversations), len(kappas), len(priors)))
     for row, one in enumerate(conversations):
         weights = np.ones(len(one.windows))
-        sse, near, der = [], [], []
+        der, near = [], []
         for speakers in range(1, min(MAX_GUESS, len(one.windows)) + 1):
-            labels, _ = find_speakers(one.vectors, weights, SpeakerCount(exactly=speakers), config)
-            _, means = kmeans(one.vectors, weights, labels, rounds=0)
-            sse.append(float(((one.vectors - means[labels]) ** 2).sum()))
-            near.append(likest(means))
+            labels, _ = number_found(one, SpeakerCount(exactly=speakers), config)
             der.append(judge(one, labels, config, 0.25)[0])
-        numbers = np.arange(1, len(sse) + 1)
-        for i, cost in enumerate(costs):
-            for j, kappa in enumerate(kappas):
-                criterion = np.array(sse) + cost * numbers * np.log(max(len(weights), 2))
-                criterion[(np.array(near) > kappa) & (numbers > 1)] = np.inf
-                errors[row, i, j] = der[int(criterion.argmin())]
+            near.append([likest(cosines_of_voices(one.windows, weights, labels, prior)) for prior in priors])
+        differ = np.array(near)[:, :, None] <= np.array(kappas)  # [numbers, priors, kappas]
+        differ[0] = True
+        largest = len(der) - 1 - differ[::-1].argmax(axis=0)
+        errors[row] = np.array(der)[largest].T
     return errors
 
 
@@ -311,7 +334,7 @@ def average_linkage(one: Conversation, threshold: float) -> Labels:
     """The usual baseline: clusters of average linkage, cut at a cosine distance."""
     if len(one.windows) < 2:
         return np.zeros(len(one.windows), np.int64)
-    tree = hierarchy.linkage(one.vectors, "average", metric="cosine")
+    tree = hierarchy.linkage(one.windows.vectors.astype(np.float64), "average", metric="cosine")
     return np.asarray(hierarchy.fcluster(tree, threshold, "distance") - 1, np.int64)
 
 
@@ -337,6 +360,24 @@ def row(
     }
 
 
+def trust(conversations: Sequence[Conversation], config: DVectorConfig) -> dict[str, dict[str, float]]:
+    """How often the number of speakers is right where the diariser says that it is sure, and where it is not."""
+    said = []
+    for one in conversations:
+        labels, confidence = number_found(one, SpeakerCount(), config)
+        said.append((confidence, int(labels.max()) + 1 == one.speakers))
+    figures = {}
+    for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        here = [right for confidence, right in said if low <= confidence < high]
+        mean = float(np.mean([confidence for confidence, _ in said if low <= confidence < high] or [0.0]))
+        figures[f"{low} to {high}"] = {
+            "conversations": len(here),
+            "mean_confidence": round(mean, 3),
+            "count_right": round(float(np.mean(here or [False])), 3),
+        }
+    return figures
+
+
 def main(arguments: list[str]) -> None:
     match arguments:
         case []:
@@ -354,15 +395,16 @@ def main(arguments: list[str]) -> None:
     print(f"{len(conversations)} conversations, {seconds:.0f} s")
 
     present = DVectorConfig()
-    costs = sorted({0.15, 0.2, 0.25, 0.3, 0.34, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0, present.speaker_cost})
-    kappas = sorted({0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 1.0, present.max_likeness})
-    by_count = count_errors(conversations, costs, kappas)
-    count_in_use = costs.index(present.speaker_cost), kappas.index(present.max_likeness)
+    kappas = sorted({0.88, 0.89, 0.9, 0.91, 0.915, 0.92, 0.925, 0.93, 0.935, 0.94, 0.95, 0.96, present.max_likeness})
+    priors = sorted({0.1, 3.0, 6.0, 12.0, 18.0, 24.0, 48.0, 96.0, present.prior_pairs})
+    by_count = count_errors(conversations, kappas, priors)
+    count_in_use = kappas.index(present.max_likeness), priors.index(present.prior_pairs)
     (i, j), count_kept = choose(by_count, count_in_use)
-    config = replace(present, speaker_cost=costs[i], max_likeness=kappas[j])
+    config = replace(present, max_likeness=kappas[i], prior_pairs=priors[j])
+    print("DER with a collar by max_likeness and prior_pairs", kappas, priors, by_count.mean(axis=0).round(4), sep="\n")
 
     def found(one: Conversation, count: SpeakerCount = SpeakerCount()) -> Labels:
-        return find_speakers(one.vectors, np.ones(len(one.windows)), count, config)[0]
+        return number_found(one, count, config)[0]
 
     sharpnesses = sorted({16.0, 24.0, 32.0, 64.0, present.sharpness})
     stays = sorted({0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, present.stay})
@@ -399,8 +441,8 @@ def main(arguments: list[str]) -> None:
         "sources": {source: len(speakers) for source, speakers in voices.items()},
         "conversations": len(conversations),
         "seconds": round(seconds),
-        "constants": {name: getattr(config, name) for name in ("speaker_cost", "max_likeness", "sharpness", "stay")},
-        "kept": {"speaker_cost, max_likeness": count_kept, "sharpness, stay": turns_kept},
+        "constants": {name: getattr(config, name) for name in ("max_likeness", "prior_pairs", "sharpness", "stay")},
+        "kept": {"max_likeness, prior_pairs": count_kept, "sharpness, stay": turns_kept},
         "der_before": {
             "count, collar 0.25 s": round(float(by_count.mean(axis=0)[count_in_use]), 4),
             "turns, no collar": round(float(by_turns.mean(axis=0)[turns_in_use]), 4),
@@ -409,6 +451,7 @@ def main(arguments: list[str]) -> None:
             "count, collar 0.25 s": round(float(by_count.mean(axis=0).min()), 4),
             "turns, no collar": round(float(by_turns.mean(axis=0).min()), 4),
         },
+        "confidence": trust(conversations, config),
         "figures": rows,
         "source_left_out": {
             "count, collar 0.25 s": left_out(by_count, conversations),
@@ -421,7 +464,7 @@ def main(arguments: list[str]) -> None:
         json.dumps(
             {
                 name: report[name]
-                for name in ("constants", "kept", "der_before", "smallest_der_on_grid", "source_left_out")
+                for name in ("constants", "kept", "confidence", "der_before", "smallest_der_on_grid", "source_left_out")
             }
         )
     )

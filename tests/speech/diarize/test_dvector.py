@@ -14,9 +14,11 @@ from wieldy.speech import formats
 from wieldy.speech.audio import Recording
 from wieldy.speech.diarize import Diarizer, SpeakerCount
 from wieldy.speech.diarize.dvector import (
+    PRIOR_PRODUCT,
     DVectorConfig,
     DVectorDiarizer,
     best_path,
+    cosines_of_voices,
     cut_turns,
     find_speakers,
     kmeans,
@@ -101,7 +103,7 @@ def test_the_number_of_voices_is_found(speakers: int) -> None:
     centres = unit(rng.normal(size=(speakers, 256)) + 0.8 * rng.normal(size=256))
     labels = rng.integers(0, speakers, 40 * speakers)
     vectors = voices_around(centres, labels, 0.6)
-    found, confidence = find_speakers(vectors, np.ones(len(labels)), SpeakerCount(), CONFIG)
+    found, confidence = find_speakers(windows_of(vectors), np.ones(len(labels)), SpeakerCount(), CONFIG)
     assert len(set(found.tolist())) == speakers
     assert len(set(zip(found.tolist(), labels.tolist(), strict=True))) == speakers  # one to one
     assert 0 <= confidence <= 1
@@ -114,7 +116,7 @@ def test_the_number_of_voices_is_found(speakers: int) -> None:
 def test_what_is_said_about_the_number_is_kept(count: SpeakerCount, expected: int) -> None:
     centres = unit(np.eye(8)[:2])
     vectors = voices_around(centres, np.repeat([0, 1], 20), 0.3)
-    found, confidence = find_speakers(vectors, np.ones(40), count, CONFIG)
+    found, confidence = find_speakers(windows_of(vectors), np.ones(40), count, CONFIG)
     assert len(set(found.tolist())) == expected
     if count.exactly:
         assert confidence == 1.0
@@ -124,36 +126,71 @@ def test_three_thousand_units_are_clustered() -> None:
     rng = np.random.default_rng(0)
     centres = unit(rng.normal(size=(4, 256)) + rng.normal(size=256))
     labels = rng.integers(0, 4, 3000)
-    found, _ = find_speakers(voices_around(centres, labels, 0.6), np.ones(3000), SpeakerCount(), CONFIG)
+    found, _ = find_speakers(windows_of(voices_around(centres, labels, 0.6)), np.ones(3000), SpeakerCount(), CONFIG)
     assert len(set(zip(found.tolist(), labels.tolist(), strict=True))) == 4
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(0, 99))
+def test_voices_are_compared_over_pairs_that_share_no_audio(count: int, clusters: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    starts = np.sort(rng.integers(0, 5000, count))
+    windows = Windows(np.stack([starts, starts + 1600], axis=1), unit(rng.normal(1, 1, (count, 4))).astype(np.float32))
+    weights = rng.integers(1, 4, count).astype(float)
+    labels = np.unique(rng.integers(0, clusters, count), return_inverse=True)[1]
+    clusters = int(labels.max()) + 1
+    s = np.ones((clusters, clusters))
+    for k, m in itertools.product(range(clusters), repeat=2):
+        pairs = [
+            (weights[i] * weights[j], float(windows.vectors[i].astype(float) @ windows.vectors[j].astype(float)))
+            for i, j in itertools.product(np.flatnonzero(labels == k), np.flatnonzero(labels == m))
+            if abs(starts[i] - starts[j]) >= 1600
+        ] + ([(2.0, PRIOR_PRODUCT)] if k == m else [])
+        if pairs:
+            s[k, m] = np.average([product for _, product in pairs], weights=[weight for weight, _ in pairs])
+    length = np.sqrt(np.maximum(s.diagonal(), 1e-6))
+    expected = np.clip(s / length[:, None] / length, -1, 1)
+    np.testing.assert_allclose(cosines_of_voices(windows, weights, labels, 2.0), expected, atol=1e-9)
 
 
 @settings(max_examples=30)
 @given(st.integers(2, 5), st.integers(0, 99))
 def test_likest_is_the_best_of_many_mixtures(clusters: int, seed: int) -> None:
-    means = np.random.default_rng(seed).normal(0.7, 1, (clusters, 4))
+    means = unit(np.random.default_rng(seed).normal(0.7, 1, (clusters, 4)))
     tried = max(
-        float(unit(means[k]) @ unit(np.cos(angle) * unit(means[i]) + np.sin(angle) * unit(means[j])))
+        float(means[k] @ unit(np.cos(angle) * means[i] + np.sin(angle) * means[j]))
         for k, i, j in itertools.product(range(clusters), repeat=3)
         if k not in (i, j) and (i != j or clusters == 2)
         for angle in np.linspace(0, np.pi / 2, 200)
     )
-    assert likest(means) == pytest.approx(tried, abs=1e-3)
+    assert likest(means @ means.T) == pytest.approx(tried, abs=1e-3)
 
 
 def test_one_voice_is_like_no_other() -> None:
-    assert likest(np.ones((1, 2))) == -1.0
+    assert likest(np.ones((1, 1))) == -1.0
 
 
-def test_windows_in_which_two_people_speak_are_no_third_person() -> None:
+@pytest.mark.parametrize("minutes", [1, 10])
+def test_somebody_who_talks_for_long_stays_one_person(minutes: int) -> None:
+    """A voice drifts and has moods, here along one direction: halves of it differ however much is heard."""
+    rng = np.random.default_rng(minutes)
+    count = 75 * minutes
+    voice, mood = unit(rng.normal(size=(2, 256)))
+    drift = np.sin(np.arange(count) / 7)[:, None]
+    vectors = unit(voice + 0.2 * drift * mood + rng.normal(0, 0.5 / 16, (count, 256)))
+    found, _ = find_speakers(windows_of(vectors, 800), np.ones(count), SpeakerCount(), CONFIG)
+    assert len(set(found.tolist())) == 1
+
+
+@pytest.mark.parametrize(("third_is_a_mixture", "expected"), [(True, 2), (False, 3)])
+def test_windows_in_which_two_people_speak_are_no_third_person(third_is_a_mixture: bool, expected: int) -> None:
     rng = np.random.default_rng(0)
-    two = unit(rng.normal(size=(2, 256)) + rng.normal(size=256))
-    centres = np.stack([*two, unit(two.sum(axis=0))])
-    vectors = voices_around(centres, np.repeat([0, 1, 2], [40, 40, 12]), 0.4)
-    found, _ = find_speakers(vectors, np.ones(92), SpeakerCount(), CONFIG)
-    assert len(set(found.tolist())) == 2
-    free, _ = find_speakers(vectors, np.ones(92), SpeakerCount(), DVectorConfig(max_likeness=1.0))
-    assert len(set(free.tolist())) == 3
+    three = unit(rng.normal(size=(3, 256)) + rng.normal(size=256))
+    if third_is_a_mixture:
+        three[2] = unit(three[:2].sum(axis=0))
+    windows = windows_of(voices_around(three, np.repeat([0, 1, 2], [40, 40, 12]), 0.4))
+    found, _ = find_speakers(windows, np.ones(92), SpeakerCount(), CONFIG)
+    assert len(set(found.tolist())) == expected
 
 
 def test_turns_cover_the_speech_and_nothing_else() -> None:
@@ -207,7 +244,7 @@ def test_silence_has_no_speakers(diarizer: DVectorDiarizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"stay": 1.0}, {"speaker_cost": 0.0}, {"max_likeness": 1.1}, {"turn_hop_ms": 900}, {"threads": 0}]
+    "options", [{"stay": 1.0}, {"prior_pairs": 0.0}, {"max_likeness": 1.1}, {"turn_hop_ms": 900}, {"threads": 0}]
 )
 def test_bad_options_are_refused(options: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(options))} is"):

@@ -5,18 +5,21 @@ second. Where each person has a channel, or an array of microphones is at hand, 
 of one microphone never overlap: on the calibration recordings, every rule for a second speaker tried on these voices
 raised the error.
 
-Clustering. With x_i the unit vectors of 1.6 s windows, w_i how many windows a unit stands for, and N their number,
-K-means started from Ward's tree minimises for each K
+Clustering. With x_i the unit vectors of 1.6 s windows and w_i how many windows a unit stands for, K-means started from
+Ward's tree minimises sum_i w_i |x_i - m_{k(i)}|^2 for each number of speakers K. Whether its clusters are different
+people is judged by the products of their voices,
 
-    SSE(K) = sum_i w_i |x_i - m_{k(i)}|^2
+    s_kl = mean of x_i . x_j over pairs i in k, j in l that share no audio,
+    s_kk = (sum over the P_k pairs within k + n_0 s_0) / (P_k + n_0),
 
-and the number of speakers is the K with the smallest Bayesian information criterion (Schwarz 1978, spherical Gaussians
-of one variance; lambda stands for that variance times the effective number of parameters of a speaker)
+which, unlike the distances of the means, do not depend on how much was said: two halves of what one person says are as
+alike after an hour as after a minute. The few windows of a small cluster agree by chance; n_0 pairs of product s_0
+stand against that. With c_kl = s_kl / sqrt(s_kk s_ll) the cosines of the voices, the number of speakers is the largest
+K at which nobody's voice is like another one's or a mixture of two others',
 
-    J(K) = SSE(K) + lambda K log N    subject to    max over k, i, j != k; a, b >= 0 of cos(m_k, a m_i + b m_j) <= kappa
+    max over k, i, j != k; a, b >= 0 of cos(voice_k, a voice_i + b voice_j) <= kappa.
 
-The constraint refuses a "speaker" whose voice is another one's, or a mixture of two others': that is what windows in
-which two people speak look like.
+Mixtures are what windows in which two people speak look like.
 
 Turns. With y_t the vectors of 0.8 s windows and c_k the unit mean of those that lie in cluster k, the best path through
 
@@ -24,23 +27,23 @@ Turns. With y_t the vectors of 0.8 s windows and c_k the unit mean of those that
 
 gives each moment its speaker.
 
-Known to fail: SSE grows with N and its cost only with log N, so recordings of more than about two minutes are split
-into too many speakers, with a confidence near 1; the calibration has none so long. Overlapped speech is often counted
-as a further person. Where the number of people is known, give it.
+Known to fail: people who say only a few words, and voices that a telephone makes alike, are taken for one person;
+overlapped speech may still be counted as a further one. Where the number of people is known, give it.
 
-The constants lambda, kappa, beta and stay come from `scripts/calibrate_voices.py`.
+The constants kappa, n_0, beta and stay come from `scripts/calibrate_voices.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
+from scipy.special import expit
 
 from wieldy.errors import UsageError
 from wieldy.speech.audio import Recording
@@ -53,6 +56,10 @@ Labels = NDArray[np.int64]
 
 MAX_UNITS = 3_000  # enter the clustering, whose memory grows with the square: 36 MB of distances
 MAX_GUESS = 12  # speakers, where nobody says how many there are
+PRIOR_PRODUCT = 0.65  # s_0: two short, noisy windows of one speaker; 1.6 s of clean speech have about 0.8
+# From the angle (radians) to the nearest mixture to the log-odds that somebody else speaks: the slope of a logistic
+# fit to the numbers of speakers at and above the true one, calibration recordings.
+LOG_ODDS_PER_RADIAN = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +69,8 @@ class DVectorConfig:
     cluster_hop_ms: int = 800  # from one 1.6 s window to the next, for telling speakers apart, [100, 1600]
     turn_window_ms: int = 800  # heard at a time to place the edges of turns, [400, 1600]
     turn_hop_ms: int = 400  # from one of those to the next, [50, turn_window_ms]
-    speaker_cost: float = 0.38  # lambda: what another speaker must gain, > 0; higher finds fewer people
-    max_likeness: float = 0.96  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
+    max_likeness: float = 0.935  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
+    prior_pairs: float = 24.0  # n_0: against the chance likeness of few windows, > 0; higher finds fewer people
     sharpness: float = 16.0  # beta: weight of a window's voice against staying with a speaker, > 0
     stay: float = 0.6  # probability of going on with the same speaker from one window to the next, [0.5, 1)
     threads: int | None = None  # cores the encoder may use, >= 1; None: all
@@ -73,8 +80,8 @@ class DVectorConfig:
             ("cluster_hop_ms", 100 <= self.cluster_hop_ms <= WINDOW_MS, f"from 100 to {WINDOW_MS}"),
             ("turn_window_ms", 400 <= self.turn_window_ms <= WINDOW_MS, f"from 400 to {WINDOW_MS}"),
             ("turn_hop_ms", 50 <= self.turn_hop_ms <= self.turn_window_ms, "from 50 to turn_window_ms"),
-            ("speaker_cost", self.speaker_cost > 0, "above 0"),
             ("max_likeness", 0 < self.max_likeness <= 1, "above 0, at most 1"),
+            ("prior_pairs", self.prior_pairs > 0, "above 0"),
             ("sharpness", self.sharpness > 0, "above 0"),
             ("stay", 0.5 <= self.stay < 1, "at least 0.5 and below 1"),
             ("threads", self.threads is None or self.threads >= 1, "at least 1"),
@@ -101,7 +108,7 @@ class DVectorDiarizer:
         if not len(windows):
             return Diarization(())
         units, weights = merge_alike(windows, MAX_UNITS)
-        labels, confidence = find_speakers(units.vectors.astype(np.float64), weights, count, config)
+        labels, confidence = find_speakers(units, weights, count, config)
         fine = self._encoder.embed_regions(
             recording, speech, window_ms=config.turn_window_ms, hop_ms=config.turn_hop_ms
         )
@@ -132,34 +139,73 @@ def merge_alike(windows: Windows, limit: int) -> tuple[Windows, Floats]:
     return Windows(spans, unit(sums).astype(np.float32)), (lasts - firsts + 1).astype(np.float64)
 
 
-def find_speakers(vectors: Floats, weights: Floats, count: SpeakerCount, config: DVectorConfig) -> tuple[Labels, float]:
+def find_speakers(units: Windows, weights: Floats, count: SpeakerCount, config: DVectorConfig) -> tuple[Labels, float]:
     """A speaker for each unit, int [n] from 0, and how clearly their number stood out, [0, 1].
 
-    The confidence is 1 - exp(-gap / lambda), gap the difference of J between the best and the second-best number; 1.0
-    where the number was given.
+    The confidence is the probability that all of them are different people times the probability that, were there one
+    more, not all of them would be; 1.0 where the number was given.
     """
-    total = len(vectors)
+    total = len(units)
     if count.exactly is not None:
         lowest = highest = min(count.exactly, total)
     else:
         lowest = min(count.at_least, total)
         highest = max(lowest, min(count.at_most or MAX_GUESS, total))
-    tree = hierarchy.linkage(vectors, "ward") if total > 1 else None
-    found: list[tuple[float, Labels]] = []
-    for speakers in range(lowest, highest + 1):
+    one_more_differs = 0.0
+    for labels, likeness in partitions(units, weights, range(highest, lowest - 1, -1), config):
+        speakers = int(labels.max()) + 1
+        differ = probability_of_others(likeness, config.max_likeness)
+        if likeness <= config.max_likeness or speakers <= lowest:
+            break
+        one_more_differs = differ
+    return labels, 1.0 if lowest == highest else float(differ * (1 - one_more_differs))
+
+
+def partitions(
+    units: Windows, weights: Floats, numbers: Iterable[int], config: DVectorConfig
+) -> Iterator[tuple[Labels, float]]:
+    """For each number of speakers K-means' labels, int [n] from 0, and how like a mixture of others the likest
+    cluster is, a cosine; see `likest`."""
+    vectors = units.vectors.astype(np.float64)
+    tree = hierarchy.linkage(vectors, "ward") if len(vectors) > 1 else None
+    for speakers in numbers:
         start = hierarchy.fcluster(tree, speakers, "maxclust") - 1 if tree is not None else np.zeros(1, np.int64)
-        labels, means = kmeans(vectors, weights, start.astype(np.int64))
-        sse = float((weights * ((vectors - means[labels]) ** 2).sum(axis=1)).sum())
-        score = sse + config.speaker_cost * speakers * np.log(max(weights.sum(), 2.0))
-        if speakers > lowest and likest(means) > config.max_likeness:
-            score = np.inf
-        found.append((score, labels))
-    ranked = sorted(range(len(found)), key=lambda index: found[index][0])
-    confidence = 1.0
-    if len(ranked) > 1:
-        gap = found[ranked[1]][0] - found[ranked[0]][0]
-        confidence = float(1 - np.exp(-gap / config.speaker_cost))
-    return found[ranked[0]][1], confidence
+        labels, _ = kmeans(vectors, weights, start.astype(np.int64))
+        yield labels, likest(cosines_of_voices(units, weights, labels, config.prior_pairs))
+
+
+def probability_of_others(likeness: float, max_likeness: float) -> float:
+    """That a voice as like a mixture of others as this, a cosine, is somebody else's; 1/2 at `max_likeness`."""
+    angle = np.arccos(np.clip(likeness, -1, 1)) - np.arccos(max_likeness)
+    return float(expit(LOG_ODDS_PER_RADIAN * angle))
+
+
+def cosines_of_voices(units: Windows, weights: Floats, labels: Labels, prior_pairs: float) -> Floats:
+    """c_kl of the module's text, [clusters, clusters], from all pairs of units that share no audio."""
+    clusters = int(labels.max()) + 1
+    vectors = units.vectors.astype(np.float64)
+    sums, mass = _sums(vectors, weights, labels)
+    products: Floats = sums @ sums.T
+    pairs: Floats = mass[:, None] * mass
+    starts, ends = units.spans_ms.T
+    i = np.arange(len(units))
+    sharing = i
+    step = 0
+    while len(sharing):  # pairs (i, i + step) that share audio: the unit with itself, then neighbours
+        here, there = labels[sharing], labels[sharing + step]
+        both = weights[sharing] * weights[sharing + step]
+        product = both * (vectors[sharing] * vectors[sharing + step]).sum(axis=1)
+        for a, b in ((here, there), (there, here)) if step else ((here, there),):
+            np.subtract.at(products, (a, b), product)
+            np.subtract.at(pairs, (a, b), both)
+        step += 1
+        sharing = i[: len(i) - step][starts[step:] < ends[: len(i) - step]]
+    products += np.eye(clusters) * prior_pairs * PRIOR_PRODUCT
+    pairs += np.eye(clusters) * prior_pairs
+    # Clusters all of whose windows share audio cannot be told apart.
+    s = np.where(pairs > 0.5, products / np.maximum(pairs, 0.5), 1.0)
+    length = np.sqrt(np.maximum(s.diagonal(), 1e-6))
+    return np.asarray(np.clip(s / np.outer(length, length), -1, 1))
 
 
 def kmeans(vectors: Floats, weights: Floats, labels: Labels, rounds: int = 10) -> tuple[Labels, Floats]:
@@ -176,15 +222,16 @@ def kmeans(vectors: Floats, weights: Floats, labels: Labels, rounds: int = 10) -
     return labels, means
 
 
-def likest(means: Floats) -> float:
-    """The largest cosine between one of the means [clusters, d] and a mixture of two others; -1 for a single one.
+def likest(cosines: Floats) -> float:
+    """The largest cosine between one of the voices and a mixture of two others; -1 for a single voice.
 
-    For unit means u and cosines g, the mixture of i and j nearest to k has the weights a = (g_ki - g_ij g_kj) / (1 -
-    g_ij^2) and b likewise, and the cosine sqrt(a g_ki + b g_kj); where a or b is negative, the nearer of the two alone.
+    From the cosines [n, n] of the voices. With g their entries, the mixture of i and j nearest to k has the weights
+    a = (g_ki - g_ij g_kj) / (1 - g_ij^2) and b likewise, and the cosine sqrt(a g_ki + b g_kj); where a or b is
+    negative, the nearer of the two alone.
     """
-    if len(means) < 2:
+    if len(cosines) < 2:
         return -1.0
-    g = unit(means) @ unit(means).T
+    g = cosines
     best = float(g[~np.eye(len(g), dtype=bool)].max())
     for i, j in itertools.combinations(range(len(g)), 2):
         a = g[i] - g[i, j] * g[j]
@@ -193,7 +240,7 @@ def likest(means: Floats) -> float:
         inside[[i, j]] = False
         mixed = np.sqrt((a * g[i] + b * g[j])[inside] / max(1 - g[i, j] ** 2, 1e-12))
         best = max(best, float(mixed.max(initial=-1.0)))
-    return best
+    return min(best, 1.0)
 
 
 def cut_turns(
@@ -248,10 +295,16 @@ def best_path(scores: Floats, stay: float) -> Labels:
 
 
 def _means(vectors: Floats, weights: Floats, labels: Labels) -> Floats:
-    mass = np.bincount(labels, weights)
+    sums, mass = _sums(vectors, weights, labels)
+    return np.asarray(sums / mass[:, None])
+
+
+def _sums(vectors: Floats, weights: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """The weighted sum of each cluster's vectors [clusters, d] and its weight [clusters]."""
+    mass = np.bincount(labels, weights).astype(np.float64)
     sums = np.zeros((len(mass), vectors.shape[1]))
     np.add.at(sums, labels, weights[:, None] * vectors)
-    return np.asarray(sums / mass[:, None])
+    return sums, mass
 
 
 def _nearest(sorted_points: Floats, points: Floats) -> Labels:
