@@ -46,7 +46,7 @@ def test_what_follows_without_a_space_belongs_to_the_word(faster_whisper: Faster
 
     parts = [(" costs", 0.0, 0.4, 0.9), (" $1", 0.4, 0.6, 0.8), (",000", 0.6, 0.9, 0.5), ("日", 1.0, 1.1, 0.9)]
     spoken = [SimpleNamespace(word=text, start=start, end=end, probability=p) for text, start, end, p in parts]
-    segment = SimpleNamespace(words=spoken, avg_logprob=-0.1, no_speech_prob=0.1, tokens=[1, 2])
+    segment = SimpleNamespace(text=" costs $1,000日", words=spoken, avg_logprob=-0.1, no_speech_prob=0.1, tokens=[1, 2])
     monkeypatch.setattr(
         faster_whisper.model, "transcribe", lambda *_a, **_k: ([segment], SimpleNamespace(language="en"))
     )
@@ -110,6 +110,21 @@ def test_transformers_hears_the_same_words_from_the_same_weights(
     differences = [abs(word.start - times[word.text]) for word in ours.words if word.text in times]
     assert np.median(differences) < 0.1
     assert ours.log_probability == pytest.approx(theirs.log_probability, abs=0.2)  # int8 and a wider beam there
+
+
+@pytest.mark.slow
+def test_transformers_does_not_believe_the_word_it_hears_in_silence(
+    whisper_tiny: Path, clear_words: np.ndarray
+) -> None:
+    from wieldy import weights
+
+    recognizer = TransformersRecognizer(weights.as_transformers(whisper_tiny), beam_size=1, threads=2)
+    silence = np.zeros(16_000, np.float32)
+    silent, spoken = recognizer.transcribe([silence, clear_words[-64_000:]], avoid_repeats=True)
+    assert silent.words == ()
+    assert silent.warnings == ("'you' dropped: no speech there, probability 0.95",)
+    assert len(spoken.words) > 3
+    assert spoken.warnings == ()
 
 
 def tokenizer_of(folder: Path, words: list[str], **special: str) -> None:

@@ -8,7 +8,6 @@ threads, since a tiny model leaves little to share within one decode.
 from __future__ import annotations
 
 import os
-import textwrap
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,17 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wieldy.speech.recognize import NO_REPEAT, Capabilities, HeardWord, Hypothesis, begins_word
+from wieldy.speech.recognize.no_speech import why_dropped
 from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
-    from faster_whisper.transcribe import Segment
-
-# Words are not believed where Whisper gives "no speech" a probability above the first and its words a mean
-# log-probability below the second. 21 sounds without speech: 0.63 to 0.95, and all that are no loops below -0.8.
-# Speech: 0.02 to 0.31, with white noise 0 dB below it up to 0.54; of 60 single digits one is above both, misheard.
-# Whisper's own second figure, -1, leaves the "You" it hears in silence.
-NO_SPEECH, UNSURE = 0.6, -0.75
 
 
 class FasterWhisper:
@@ -104,9 +97,8 @@ class FasterWhisper:
         warnings: list[str] = []
         log_probability, tokens = 0.0, 0
         for segment in segments:
-            if _is_no_speech(segment):
-                said = textwrap.shorten(segment.text.strip(), 40, placeholder=" ...")
-                warnings.append(f"{said!r} dropped: no speech there, probability {segment.no_speech_prob:.2f}")
+            if warning := why_dropped(segment.text, segment.no_speech_prob, segment.avg_logprob):
+                warnings.append(warning)
                 continue
             log_probability += segment.avg_logprob * len(segment.tokens)
             tokens += len(segment.tokens)
@@ -122,10 +114,6 @@ class FasterWhisper:
             log_probability=log_probability / tokens if tokens else None,
             warnings=tuple(warnings),
         )
-
-
-def _is_no_speech(segment: Segment) -> bool:
-    return bool(segment.no_speech_prob > NO_SPEECH and segment.avg_logprob < UNSURE)
 
 
 def _joined(first: HeardWord, rest: HeardWord) -> HeardWord:

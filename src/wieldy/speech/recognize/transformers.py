@@ -16,6 +16,7 @@ import numpy as np
 
 from wieldy.errors import InputError, MissingError
 from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis, begins_word
+from wieldy.speech.recognize.no_speech import why_dropped
 from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class TransformersRecognizer:
             options["max_new_tokens"] = 8 + round(6.5 * len(samples) / SAMPLE_RATE)
         generated = self.model.generate(**inputs, **options)
         sequence = generated["sequences"][0]
-        log_probabilities = self._score(inputs, sequence)
+        log_probabilities, no_speech = self._score(inputs, sequence)
         tokenizer = self.processor.tokenizer
         special = set(tokenizer.all_special_ids)
         end_of_text = tokenizer.convert_tokens_to_ids("<|endoftext|>") if self.kind == "whisper" else len(tokenizer)
@@ -121,19 +122,27 @@ class TransformersRecognizer:
             for index, token in enumerate(sequence.tolist())
             if token not in special and token < end_of_text
         ]
-        return Hypothesis(
-            tuple(join_tokens(tokens, tokenizer.decode)),
-            language=self.language or "en",
-            log_probability=float(np.mean([token.log_probability for token in tokens])) if tokens else None,
-        )
+        language = self.language or "en"
+        if not tokens:
+            return Hypothesis((), language=language)
+        log_probability = float(np.mean([token.log_probability for token in tokens]))
+        text = tokenizer.decode([token.id for token in tokens])
+        if warning := why_dropped(text, no_speech, log_probability):
+            return Hypothesis((), language=language, warnings=(warning,))
+        return Hypothesis(tuple(join_tokens(tokens, tokenizer.decode)), language, log_probability)
 
-    def _score(self, inputs: Any, sequence: torch.Tensor) -> list[float]:
-        """Natural-log probability of each token of `sequence` given those before it; 0 for the first."""
+    def _score(self, inputs: Any, sequence: torch.Tensor) -> tuple[list[float], float]:
+        """Natural-log probability of each token of `sequence` given those before it, 0 for the first; and Whisper's
+        probability of no speech, 0 for other models."""
         import torch
 
         logits = self.model(**inputs, decoder_input_ids=sequence[None, :-1]).logits[0]
-        chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, sequence[1:, None])[:, 0]
-        return [0.0, *chosen.tolist()]
+        scores = torch.log_softmax(logits.float(), dim=-1)
+        chosen = scores.gather(1, sequence[1:, None])[:, 0]
+        no_speech = 0.0
+        if self.kind == "whisper":  # its token goes by two names, but is always the one before <|notimestamps|>
+            no_speech = float(scores[0, self.model.generation_config.no_timestamps_token_id - 1].exp())
+        return [0.0, *chosen.tolist()], no_speech
 
     def _decode_ctc(self, samples: np.ndarray) -> Hypothesis:
         inputs = self.processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
