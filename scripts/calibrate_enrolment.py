@@ -248,6 +248,7 @@ def name_conversations(
     heard: list[Heard],
     learned: Mapping[str, Likeness],
     encoder: SpeakerEncoder,
+    threshold: float,
 ) -> dict[str, int]:
     """Whole conversations through the diariser: who of the enrolled and of the others is called what.
 
@@ -276,7 +277,8 @@ def name_conversations(
         made = conversation_from_clips(clips, recipe)
         recording = Recording.from_array(made.samples, made.sample_rate)
         turns = diarizer.diarize(recording, detect_speech(recording)).turns
-        named = EnrolledVoices(people, encoder, learned[source]).name(Transcript("", turns=turns), recording)
+        naming = EnrolledVoices(people, encoder, likeness=learned[source], threshold=threshold)
+        named = naming.name(Transcript("", turns=turns), recording)
         credited = set()
         for speaker in named.speakers:
             own_turns = [turn for turn in named.turns if turn.speaker == speaker]
@@ -347,10 +349,10 @@ def main(arguments: list[str]) -> None:
         },
         "recordings of one person": talk.at(OTHER_PERSON),
         "two voices": two_voices(heard, learned),
-        f"conversations at {THRESHOLD}": name_conversations(voices, heard, learned, encoder),
+        "conversations": name_conversations(voices, heard, learned, encoder, threshold),
     }
     if threshold != THRESHOLD:
-        print(f"THRESHOLD in enrolled.py is {THRESHOLD}: set it to {threshold} and run again")
+        print(f"THRESHOLD in enrolled.py is {THRESHOLD}: set it to {threshold}")
     tensors = {"mean": likeness.mean.astype(np.float32), "nuisance": likeness.nuisance.astype(np.float32)}
     with replacing(TARGET / "likeness.safetensors") as temporary:
         save_file(tensors, temporary, {"encoder": encoder.fingerprint})

@@ -289,6 +289,27 @@ def test_the_constants_are_those_of_the_calibration(encoder: SpeakerEncoder) -> 
     np.testing.assert_allclose(likeness.nuisance.T @ likeness.nuisance, np.eye(likeness.nuisance.shape[1]), atol=1e-5)
 
 
+def test_the_guide_has_the_figures_of_the_calibration() -> None:
+    text = (files("wieldy.speech.voices") / "enrolment_calibration.json").read_text(encoding="utf-8")
+    figures = json.loads(text)
+    guide = " ".join((EXAMPLES.parent / "docs/voices.md").read_text(encoding="utf-8").split())
+    talk, named = figures["talk"], figures["conversations"]
+    alike, other = talk["same condition"], talk["other condition"]
+    usual, longer = (talk["by seconds enrolled, tried"][key]["at"] for key in ("20 s, 10 s", "40 s, 20 s"))
+    letters, digits = (figures["by source"][source]["at"] for source in ("klettres", "fsdd"))
+    enrolled_people = named["enrolled named"] + named["enrolled not named"]
+    for said in (
+        f"{figures['constants']['threshold']} needed",
+        f"| {alike['missed'] * alike['same']:.0f} of {alike['same']} |"
+        f" {alike['false_accepts']:.1%} of {alike['different']:,} |",
+        f"| {other['missed']:.0%} of {other['same']} | {other['false_accepts']:.2%} of {other['different']:,} |",
+        f"{longer['missed']:.0%} instead of {usual['missed']:.0%} are missed",
+        f"({letters['false_accepts']:.0%} of others for spelled letters, {digits['false_accepts']:.0%} for digits)",
+        f"{named['enrolled named']} of {enrolled_people} got their names; {named['wrong names']} names were wrong",
+    ):
+        assert said.replace("%", " %") in guide
+
+
 def test_an_encoder_without_a_calibration_is_refused(encoder: SpeakerEncoder, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     network = onnx.load(encoder.path)

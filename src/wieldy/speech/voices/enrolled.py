@@ -248,7 +248,7 @@ class Likeness:
         return unit(centred - centred @ self.nuisance @ self.nuisance.T)
 
 
-def assign(scores: Floats, threshold: float = THRESHOLD) -> dict[int, int]:
+def assign(scores: Floats, threshold: float) -> dict[int, int]:
     """Speaker to person, by index, one to one, from scores [speakers, people]; pairs not above the threshold are none.
 
     The sum of score - threshold over the pairs is the largest there is.
@@ -264,7 +264,12 @@ class EnrolledVoices:
     """The people a transcript's speakers are compared with."""
 
     def __init__(
-        self, people: Sequence[EnrolledVoice], encoder: SpeakerEncoder, likeness: Likeness | None = None
+        self,
+        people: Sequence[EnrolledVoice],
+        encoder: SpeakerEncoder,
+        *,
+        likeness: Likeness | None = None,
+        threshold: float = THRESHOLD,
     ) -> None:
         for person in people:
             if person.encoder != encoder.fingerprint:
@@ -275,6 +280,7 @@ class EnrolledVoices:
         self.people = tuple(people)
         self._encoder = encoder
         self._likeness = likeness or Likeness.of(encoder)
+        self._threshold = threshold
 
     @classmethod
     def load(cls, folder: Path | str, *, threads: int = 1) -> EnrolledVoices:
@@ -304,14 +310,14 @@ class EnrolledVoices:
         if speakers:
             voices = np.stack([heard[speaker] for speaker in speakers])
             scores = self._likeness.scores(voices, np.stack([person.vector for person in self.people]))
-            pairs = assign(scores)
+            pairs = assign(scores, self._threshold)
             for row, speaker in enumerate(speakers):
                 nearest = pairs.get(row, int(scores[row].argmax()))
                 person, score = self.people[nearest].name, round(float(scores[row, nearest]), 3)
                 entries[speaker] |= {"nearest": person, "score": score}
                 if row in pairs:
                     names[speaker] = entries[speaker]["person"] = person
-        found = {"threshold": THRESHOLD, "speakers": list(entries.values())}
+        found = {"threshold": self._threshold, "speakers": list(entries.values())}
         return dataclasses.replace(transcript.renamed(names), meta={**transcript.meta, "voices": found})
 
 
