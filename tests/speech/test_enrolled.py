@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -144,6 +145,20 @@ def test_a_person_is_the_mean_over_all_their_speech(tmp_path: Path) -> None:
     found = EnrolledVoice.load(tmp_path / "ada.safetensors")
     assert (found.name, found.encoder, found.recordings) == ("Ada", "e", ("1", "2"))
     np.testing.assert_array_equal(found.vector, voice.vector)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps permissions in access lists")
+def test_only_the_owner_may_read_a_voice_print(tmp_path: Path) -> None:
+    path = tmp_path / "people" / "ada.safetensors"
+    before = os.umask(0)
+    try:
+        person("Ada", axis(0)).save(path)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        path.chmod(0o644)
+        person("Ada", axis(1)).save(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def damaged(path: Path, metadata: dict[str, str] | None = None, **changed: np.ndarray) -> Path:

@@ -112,7 +112,7 @@ class EnrolledVoice:
         return unit(np.average(self.means.astype(np.float64), axis=0, weights=self.speech_ms))
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors, whole or not at all."""
+        """Write it as safetensors, whole or not at all, for the owner's eyes only."""
         from safetensors.numpy import save_file
 
         metadata = {
@@ -121,7 +121,7 @@ class EnrolledVoice:
             "encoder": self.encoder,
             "recordings": json.dumps(self.recordings),
         }
-        with replacing(path) as temporary:
+        with replacing(path, private=True) as temporary:
             save_file({"means": self.means, "speech_ms": self.speech_ms}, temporary, metadata)
 
     @classmethod
