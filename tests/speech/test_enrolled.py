@@ -240,6 +240,13 @@ def test_a_folder_without_voices_is_refused_before_any_work(made: str, why: str,
             work()
 
 
+@pytest.mark.parametrize("words", [["list"], ["remove", "Ada"], ["enroll", "Ada", "no.wav"]])
+def test_a_file_is_no_folder_of_voices(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "people").write_text("x")
+    assert run(*words, "--voices", tmp_path / "people") == 3
+    assert "people is not a folder: --voices takes the folder" in capsys.readouterr().err
+
+
 def test_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WIELDY_VOICES", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))

@@ -28,22 +28,25 @@ class Enroll:
     files: Files
     """Recordings of this person alone: wav, flac, mp3, m4a, ogg, mkv, ..."""
     voices: Folder = None
-    """Folder to keep the voice in. Default: the user's own, which --voices enrolled means elsewhere."""
+    """Folder to keep the voice in. Default: your own, which other commands call --voices enrolled."""
     replace: bool = False
     """Forget the person's earlier recordings."""
 
     def run(self) -> int:
-        from wieldy.speech.voices.enrolled import enroll
+        from wieldy.speech.voices.enrolled import ADVISED_SPEECH_MS, checked_name, enroll
 
+        name = checked_name(self.name)
         if not self.files:
             raise UsageError("no recording given", hint="wieldy voices enroll NAME FILE")
-        with progress_bar(self.name) as progress:
+        with progress_bar(name) as progress:
             progress("listen", 0.0)
-            voice = enroll(self.name, self.files, self.voices, replace=self.replace)
-        seconds = int(voice.speech_ms.sum()) / 1000
-        print(f"{voice.name} is enrolled with {seconds:.0f} s of speech from {_recordings(len(voice.recordings))}")
-        if seconds < 40:
-            say("more speech is recognised more surely: enroll another recording to get to 40 s or more")
+            voice = enroll(name, self.files, self.voices, replace=self.replace)
+        speech_ms, count = int(voice.speech_ms.sum()), len(voice.recordings)
+        recordings = "one recording" if count == 1 else f"{count} recordings"
+        print(f"{name} is enrolled with {speech_ms / 1000:.0f} s of speech from {recordings}")
+        if speech_ms < ADVISED_SPEECH_MS:
+            advised = f"{ADVISED_SPEECH_MS // 1000} s or more"
+            say(f"more speech is recognised more surely: enroll another recording to get to {advised}")
         return 0
 
 
@@ -52,7 +55,7 @@ class List:
     """Who is enrolled, and with how much speech."""
 
     voices: Folder = None
-    """Folder the voices are in. Default: the user's own."""
+    """Folder the voices are in. Default: your own."""
     json: bool = False
     """Print JSON."""
 
@@ -88,7 +91,7 @@ class List:
             )
             show(Report("", tables=(Table("", ("name", "speech", "recordings", "usable", "file"), rows),)))
         else:
-            say(f"nobody is enrolled in {folder}: wieldy voices enroll NAME FILE")
+            say(f"nobody is enrolled in {folder}: wieldy voices enroll NAME FILE --voices {folder}")
         return 0
 
 
@@ -99,7 +102,7 @@ class Remove:
     name: Name
     """As `wieldy voices list` shows it."""
     voices: Folder = None
-    """Folder the voice is in. Default: the user's own."""
+    """Folder the voice is in. Default: your own."""
 
     def run(self) -> int:
         from wieldy.speech.voices.enrolled import remove
@@ -121,7 +124,3 @@ class Voices:
 
     def run(self) -> int:
         return self.action.run()
-
-
-def _recordings(count: int) -> str:
-    return "one recording" if count == 1 else f"{count} recordings"

@@ -45,6 +45,7 @@ Floats = NDArray[np.floating[Any]]
 
 THRESHOLD = 0.61  # score from which on a speaker gets a name
 MIN_SPEECH_MS = 10_000  # of a person in all
+ADVISED_SPEECH_MS = 40_000  # more than 10 s are recognised much more surely: see the calibration
 OTHER_PERSON = 0.30  # a recording that scores less than this with a person's earlier ones is of somebody else
 HEARD_MS = 60_000  # of each speaker of a transcript; the calibration has no more
 MIN_PIECE_MS = 500  # shorter pieces say little about who speaks
@@ -154,7 +155,9 @@ class EnrolledVoice:
 
 
 def read_folder(folder: Path) -> dict[Path, EnrolledVoice]:
-    """Everybody enrolled in `folder`, by file, in order of name. None where there is no such folder."""
+    """Everybody enrolled in `folder`, by file, in order of name; nobody where there is no such folder."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", hint="--voices takes the folder the voices are in")
     found = {path: EnrolledVoice.load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))}
     paths: dict[str, Path] = {}
     for path, voice in found.items():
@@ -198,7 +201,7 @@ def enroll(
     if (total_ms := int(voice.speech_ms.sum())) < MIN_SPEECH_MS:
         raise InputError(
             f"{total_ms / 1000:.1f} s of speech are too little to know {name} by",
-            hint=f"give at least {MIN_SPEECH_MS // 1000} s, better 40 s",
+            hint=f"give at least {MIN_SPEECH_MS // 1000} s, better {ADVISED_SPEECH_MS // 1000} s",
         )
     voice.save(path)
     return voice
@@ -211,7 +214,7 @@ def remove(name: str, folder: Path | str | None = None) -> Path:
     paths = {voice.name: path for path, voice in read_folder(folder).items()}
     if name not in paths:
         near = difflib.get_close_matches(name, paths, n=1)
-        hint = f"did you mean {near[0]}?" if near else "`wieldy voices list` shows who is"
+        hint = f"did you mean {near[0]}?" if near else f"wieldy voices list --voices {folder}"
         raise UsageError(f"nobody called {name!r} is enrolled in {folder}", hint=hint)
     try:
         paths[name].unlink()
@@ -286,8 +289,6 @@ class EnrolledVoices:
     def load(cls, folder: Path | str, *, threads: int = 1) -> EnrolledVoices:
         """Everybody in `folder` ("enrolled": `voices_root()`). `InputError` where it is missing or nobody is in it."""
         folder = folder_of(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is not a folder", hint="--voices takes the folder the voices are in")
         people = list(read_folder(folder).values())
         if not people:
             why = "is empty of voices" if folder.exists() else "does not exist"
@@ -391,7 +392,7 @@ def _with_recording(
 ) -> EnrolledVoice:
     """The person with one more recording, which `where` names in errors."""
     if voice is not None and recording.digest in voice.recordings:
-        raise InputError(f"{name} is enrolled from {where} already", hint="--replace begins anew")
+        raise InputError(f"{name} is enrolled from {where} already", hint="leave it out, or begin anew with --replace")
     view, channel, speech = _only_speaker(recording, where)
     windows = encoder.embed_regions(view, speech, channel=channel)
     if not len(windows):
