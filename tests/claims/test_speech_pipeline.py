@@ -9,8 +9,9 @@ import pytest
 
 from wieldy.claims import reproduce, speech_pipeline
 from wieldy.claims.speech_pipeline import (
-    BEST_PATH,
-    MOST_OVERLAP,
+    ARMS,
+    GLUE,
+    WIELDY,
     Meeting,
     RecallingDiarizer,
     RecallingRecognizer,
@@ -39,7 +40,7 @@ def meeting(overlap: float, ours: int, theirs: int, words: int = 100) -> Meeting
             cpwer=WordErrors(words, substitutions=errors),
         )
 
-    return Meeting(overlap, 2, 2, {BEST_PATH: scored(ours), MOST_OVERLAP: scored(theirs)})
+    return Meeting(overlap, 2, {WIELDY: 2, GLUE: 3}, {WIELDY: scored(ours), GLUE: scored(theirs)})
 
 
 class CountingRecognizer:
@@ -85,11 +86,11 @@ def test_a_recording_is_diarised_once() -> None:
 
 def test_the_difference_is_ours_minus_theirs_and_pools_counts() -> None:
     meetings = [meeting(0.1, 10, 12, words=100), meeting(0.2, 40, 60, words=300)]
-    difference, (low, high) = speech_pipeline._difference(meetings, seed=0)
+    difference, (low, high) = speech_pipeline._difference(WIELDY, GLUE, meetings, seed=0)
     assert difference == pytest.approx(-22 / 400)
     assert low == pytest.approx(-20 / 300)
     assert high == pytest.approx(-2 / 100)
-    figure = speech_pipeline._figure("cpWER", MOST_OVERLAP, meetings, seed=0)
+    figure = speech_pipeline._figure("cpWER", GLUE, meetings, seed=0)
     assert (figure.median, figure.count) == (72 / 400, 400)
 
 
@@ -99,8 +100,11 @@ def test_a_smoke_run_executes_every_part(whisper_tiny) -> None:
         found = reproduce("speech-pipeline")
     except MissingError as error:
         pytest.skip(str(error))
-    assert found.exit_status == 0
-    assert [arm.name for arm in found.arms] == [BEST_PATH, MOST_OVERLAP]
+    # Meetings of 18 s decide nothing; that every arm was heard and scored on the same words is what is looked at.
+    assert found.exit_status in (0, 1)
+    assert [arm.name for arm in found.arms] == list(ARMS)
     assert found.samples["meetings"] == 2
-    # Both arms score the same recognised words of the same meetings.
     assert len({arm.metrics[0].count for arm in found.arms}) == 1
+    figures = {arm.name: {metric.name: metric.median for metric in arm.metrics} for arm in found.arms}
+    assert figures[WIELDY]["WER"] < 0.5
+    assert figures[GLUE]["WER"] < 0.5

@@ -12,7 +12,7 @@ from wieldy.errors import UsageError
 from wieldy.metrics.turns import TimeErrors, turn_errors
 from wieldy.speech import formats
 from wieldy.speech.audio import Recording
-from wieldy.speech.diarize import Diarizer, SpeakerCount
+from wieldy.speech.diarize import Diarizer, SpeakerCount, dvector
 from wieldy.speech.diarize.dvector import (
     PRIOR_PRODUCT,
     DVectorConfig,
@@ -249,3 +249,16 @@ def test_silence_has_no_speakers(diarizer: DVectorDiarizer) -> None:
 def test_bad_options_are_refused(options: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(options))} is"):
         DVectorConfig(**options)
+
+
+@pytest.mark.parametrize(("pitch", "doubted"), [(1.0, False), (1.19, True)])
+def test_a_doubtful_number_of_speakers_is_said(
+    diarizer: DVectorDiarizer, conversation: Path, monkeypatch: pytest.MonkeyPatch, pitch: float, doubted: bool
+) -> None:
+    """One person, then the same again or in a voice raised until it is hardly another one."""
+    monkeypatch.setattr(dvector, "UNSURE", 0.9)
+    own = Recording.open(conversation / "sample.wav").read(21_900, 27_800)
+    raised = np.interp(np.arange(0, len(own) - 1, pitch), np.arange(len(own)), own).astype(np.float32)
+    recording = Recording.from_array(np.concatenate([own, raised]), 16_000)
+    found = diarizer.diarize(recording, [Span(0, 5900), Span(5900, recording.duration_ms)])
+    assert any("is a guess" in warning for warning in found.warnings) == doubted

@@ -60,6 +60,7 @@ PRIOR_PRODUCT = 0.65  # s_0: two short, noisy windows of one speaker; 1.6 s of c
 # From the angle (radians) to the nearest mixture to the log-odds that somebody else speaks: the slope of a logistic
 # fit to the numbers of speakers at and above the true one, calibration recordings.
 LOG_ODDS_PER_RADIAN = 30.0
+UNSURE = 0.5  # confidence below which the number is right in 1 of 4 calibration recordings, above in 83 of 91
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,8 @@ class DVectorDiarizer:
         wanted = count.exactly or count.at_least
         if len(voices) < wanted:
             warnings = (f"{wanted} speakers were asked for and {len(voices)} can be told apart",)
+        elif confidence < UNSURE:
+            warnings = (f"the number of speakers, {len(voices)}, is a guess; give it if you know it",)
         return Diarization(turns, voices, confidence, warnings)
 
 
@@ -129,12 +132,12 @@ def merge_alike(windows: Windows, limit: int) -> tuple[Windows, Floats]:
     excess = len(windows) - limit
     if excess <= 0:
         return windows, np.ones(len(windows))
-    likeness = (windows.vectors[1:] * windows.vectors[:-1]).sum(axis=1)
+    likeness = np.einsum("nd,nd->n", windows.vectors[1:], windows.vectors[:-1])
     joined = np.zeros(len(windows) - 1, bool)
     joined[np.argsort(-likeness, kind="stable")[:excess]] = True
     firsts = np.flatnonzero(np.concatenate([[True], ~joined]))
     lasts = np.append(firsts[1:], len(windows)) - 1
-    sums = np.add.reduceat(windows.vectors.astype(np.float64), firsts)
+    sums = np.add.reduceat(windows.vectors, firsts, dtype=np.float64)
     spans = np.stack([windows.spans_ms[firsts, 0], windows.spans_ms[lasts, 1]], axis=1)
     return Windows(spans, unit(sums).astype(np.float32)), (lasts - firsts + 1).astype(np.float64)
 
