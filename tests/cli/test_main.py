@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,8 @@ def test_every_option_of_every_verb_is_explained(name: str, capsys: pytest.Captu
         (["transcribe", "a.wav", "--speakers", "0"], 2, "--speakers is 0"),
         (["transcribe", "a.wav", "--min-speakers", "3", "--max-speakers", "2"], 2, "--max-speakers 2 is below"),
         (["transcribe", "a.wav", "--language", "German"], 2, "--language German"),
-        (["transcribe", "a.wav", "--language", "de", "--offline"], 4, "large-v3-turbo"),
-        (["transcribe", "a.wav", "--model", "no/such-model", "--offline"], 4, "no/such-model"),
+        (["transcribe", __file__, "--language", "de", "--offline"], 4, "large-v3-turbo"),
+        (["transcribe", __file__, "--model", "no/such-model", "--offline"], 4, "no/such-model"),
         (["transcribe", "a.wav", "--config", "no.toml"], 3, "no.toml"),
         (["show", "mestt"], 2, "mest"),
         (["list", "--room", "kitchen"], 2, "kitchen"),
@@ -66,6 +67,16 @@ def test_bad_requests_end_in_one_line(
     assert message in line
 
 
+@pytest.mark.parametrize("verb", ["transcribe", "diarize"])
+def test_every_recording_is_looked_for_before_the_work_begins(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "first.wav").write_bytes(b"no sound")  # would be refused too, later
+    assert cli.main([verb, str(tmp_path / "first.wav"), str(tmp_path / "second.wav"), "--out", str(tmp_path)]) == 3
+    assert "second.wav does not exist" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["first.wav"]
+
+
 def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["transcribe", "a.wav", "--speeker", "2"])
@@ -75,7 +86,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_debug_shows_where_an_error_came_from() -> None:
     with pytest.raises(MissingError):
-        cli.main(["transcribe", "a.wav", "--language", "de", "--offline", "--debug"])
+        cli.main(["transcribe", __file__, "--language", "de", "--offline", "--debug"])
 
 
 def test_a_bug_is_an_internal_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ class Diarize:
 
     def run(self) -> int:
         from wieldy.speech import formats
+        from wieldy.speech.audio import check_is_file
         from wieldy.speech.diarize import SpeakerCount
         from wieldy.speech.meeting import MeetingConfig, diarize
 
@@ -45,6 +46,8 @@ class Diarize:
             formats.refuse_existing(path, overwrite=self.overwrite)
         count = SpeakerCount(self.speakers, self.min_speakers, self.max_speakers)
         config = MeetingConfig(channels=self.channels, count=count, voices=self.voices)
+        for file in self.files:
+            check_is_file(file)
         for file, (path,) in zip(self.files, targets, strict=True):
             with progress_bar(file.name) as progress:
                 transcript = diarize(file, config, progress=progress)

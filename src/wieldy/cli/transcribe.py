@@ -65,6 +65,7 @@ class Transcribe:
     def run(self) -> int:
         """Transcribe every file; the first that fails stops the run, those before it are kept."""
         from wieldy.speech import formats
+        from wieldy.speech.audio import check_is_file
         from wieldy.speech.meeting import Transcriber
 
         if not self.files:
@@ -74,7 +75,10 @@ class Transcribe:
         targets = output_paths(self.files, self.out, [kind.suffix for kind in chosen.values()])
         for path in itertools.chain(*targets):
             formats.refuse_existing(path, overwrite=self.overwrite)
-        transcriber = Transcriber(self.meeting_config())
+        config = self.meeting_config()
+        for file in self.files:
+            check_is_file(file)
+        transcriber = Transcriber(config)
         transcripts = []
         for file, paths in zip(self.files, targets, strict=True):
             try:

@@ -71,7 +71,7 @@ class Recording:
     def open(cls, path: Path | str) -> Recording:
         """Read a file. Raises `InputError` naming the file where it holds no usable audio."""
         path = Path(path)
-        _check_is_file(path)
+        check_is_file(path)
         try:
             content_digest = sha256_of(path)
             with contextlib.closing(open_source(path)) as source:
@@ -364,7 +364,8 @@ class _Array:
         """The caller owns the samples."""
 
 
-def _check_is_file(path: Path) -> None:
+def check_is_file(path: Path) -> None:
+    """Raise `InputError` for what cannot be a recording: nothing there, a folder, a pipe."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
