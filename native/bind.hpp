@@ -6,5 +6,6 @@
 namespace wieldy {
 
 void bind_cpu(nanobind::module_& module);
+void bind_transducer(nanobind::module_& module);
 
 }  // namespace wieldy

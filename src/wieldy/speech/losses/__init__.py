@@ -1,0 +1,1 @@
+"""What recognisers are trained to lower."""
