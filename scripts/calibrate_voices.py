@@ -1,4 +1,4 @@
-"""Choose the four calibrated constants of the default diariser on conversations made of real voices.
+"""Choose the six calibrated constants of the default diariser on conversations made of real voices.
 
     WIELDY_DATA=FOLDER python scripts/calibrate_voices.py [--share ROOT]
 
@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,12 @@ from wieldy.speech.diarize.dvector import (
     DVectorConfig,
     Labels,
     cosines_of_voices,
+    count_speakers,
     cut_turns,
-    find_speakers,
     likest,
+    partition,
+    purest,
+    ward,
 )
 from wieldy.speech.simulate import MeetingRecipe, conversation_from_clips
 from wieldy.speech.synthesize import Speech
@@ -311,41 +316,65 @@ def left_out(errors: NDArray[np.float64], conversations: Sequence[Conversation])
     return held | {"all": round(total / len(errors), 4)}
 
 
-def number_found(one: Conversation, count: SpeakerCount, config: DVectorConfig) -> tuple[Labels, float]:
-    return find_speakers(one.windows, np.ones(len(one.windows)), count, config)
+def labelled(one: Conversation, number: int) -> Labels:
+    return partition(one.windows, np.ones(len(one.windows)), ward(one.windows), number)
 
 
-def count_errors(
-    conversations: Sequence[Conversation], kappas: list[float], priors: list[float]
+def count_error(
+    one: Conversation,
+    enough: Sequence[int],
+    shares: Sequence[float],
+    kappas: Sequence[float],
+    priors: Sequence[float],
 ) -> NDArray[np.float64]:
-    """DER [conversations, kappas, priors] of the number of speakers that each pair of constants finds."""
+    """DER [enough, shares, kappas, priors] of the number of speakers that these constants find. The last share is 1."""
     config = DVectorConfig()
-    errors = np.empty((len(conversations), len(kappas), len(priors)))
-    for row, one in enumerate(conversations):
-        weights = np.ones(len(one.windows))
-        der, near = [], []
-        for speakers in range(1, min(MAX_GUESS, len(one.windows)) + 1):
-            labels, _ = number_found(one, SpeakerCount(exactly=speakers), config)
-            der.append(error(one, our_turns(one, labels, config), 0.25))
-            near.append([likest(cosines_of_voices(one.windows, weights, labels, prior)) for prior in priors])
-        differ = np.array(near)[:, :, None] <= np.array(kappas)  # [numbers, priors, kappas]
-        differ[0] = True
-        largest = len(der) - 1 - differ[::-1].argmax(axis=0)
-        errors[row] = np.array(der)[largest].T
-    return errors
+    der = np.array([
+        error(one, our_turns(one, labelled(one, number), config), 0.25)
+        for number in range(1, min(MAX_GUESS, len(one.windows)) + 1)
+    ])  # fmt: skip
+    errors = np.empty((len(shares), len(kappas), len(priors)))
+    for row, share in enumerate(shares):
+        pure = purest(one.windows, share)
+        weights, tree = np.ones(len(pure)), ward(pure)
+        partitions = [partition(pure, weights, tree, number) for number in range(1, min(MAX_GUESS, len(pure)) + 1)]
+        near = [[likest(cosines_of_voices(pure, weights, labels, prior)) for prior in priors] for labels in partitions]
+        differ = np.array(near)[:, None] <= np.array(kappas)[:, None]  # [numbers, kappas, priors]
+        errors[row] = der[len(partitions) - 1 - differ[::-1].argmax(axis=0)]
+    return np.stack(
+        [errors if len(one.windows) >= least else np.repeat(errors[-1:], len(shares), 0) for least in enough]
+    )
 
 
-def glue_errors(conversations: Sequence[Conversation], candidates: Sequence[glue.Clustering]) -> NDArray[np.float64]:
-    """DER [conversations, candidates] of the usual parts under each way of clustering."""
-    errors = np.empty((len(conversations), len(candidates)))
-    for row, one in enumerate(conversations):
-        known: dict[bytes, float] = {}
-        for column, candidate in enumerate(candidates):
-            labels = glue.cluster(one.windows, candidate)
-            if (key := labels.tobytes()) not in known:
-                known[key] = error(one, glue.turns_of_windows(one.speech, one.windows, labels), 0.25)
-            errors[row, column] = known[key]
-    return errors
+def turn_error(
+    one: Conversation, config: DVectorConfig, sharpnesses: Sequence[float], stays: Sequence[float]
+) -> NDArray[np.float64]:
+    """DER without a collar [sharpnesses, stays] of the turns, with the number of speakers that is found."""
+    labels = labelled(one, count_speakers(one.windows, SpeakerCount(), config)[0])
+    return np.array([
+        [error(one, our_turns(one, labels, replace(config, sharpness=a, stay=b)), 0.0) for b in stays]
+        for a in sharpnesses
+    ])  # fmt: skip
+
+
+def glue_error(one: Conversation, candidates: Sequence[glue.Clustering]) -> NDArray[np.float64]:
+    """DER [candidates] of the usual parts under each way of clustering."""
+    known: dict[bytes, float] = {}
+    errors = []
+    for candidate in candidates:
+        labels = glue.cluster(one.windows, candidate)
+        if (key := labels.tobytes()) not in known:
+            known[key] = error(one, glue.turns_of_windows(one.speech, one.windows, labels), 0.25)
+        errors.append(known[key])
+    return np.array(errors)
+
+
+def for_each(
+    conversations: Sequence[Conversation], work: Callable[..., NDArray[np.float64]], *settings: Any
+) -> NDArray[np.float64]:
+    """`work(conversation, *settings)` of all, on all cores."""
+    with ProcessPoolExecutor() as pool:
+        return np.array(list(pool.map(work, conversations, *map(itertools.repeat, settings))))
 
 
 def row(
@@ -374,8 +403,8 @@ def trust(conversations: Sequence[Conversation], config: DVectorConfig) -> dict[
     """How often the number of speakers is right where the diariser says that it is sure, and where it is not."""
     said = []
     for one in conversations:
-        labels, confidence = number_found(one, SpeakerCount(), config)
-        said.append((confidence, int(labels.max()) + 1 == one.speakers))
+        number, confidence = count_speakers(one.windows, SpeakerCount(), config)
+        said.append((confidence, number == one.speakers))
     figures = {}
     for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0)):
         here = [right for confidence, right in said if low <= confidence < high]
@@ -405,39 +434,41 @@ def main(arguments: list[str]) -> None:
     print(f"{len(conversations)} conversations, {seconds:.0f} s")
 
     present = DVectorConfig()
-    kappas = sorted({0.88, 0.89, 0.9, 0.91, 0.915, 0.92, 0.925, 0.93, 0.935, 0.94, 0.95, 0.96, present.max_likeness})
-    priors = sorted({0.1, 3.0, 6.0, 12.0, 18.0, 24.0, 48.0, 96.0, present.prior_pairs})
-    by_count = count_errors(conversations, kappas, priors)
-    count_in_use = kappas.index(present.max_likeness), priors.index(present.prior_pairs)
-    (i, j), count_kept = choose(by_count, count_in_use)
-    config = replace(present, max_likeness=kappas[i], prior_pairs=priors[j])
-    print("DER with a collar by max_likeness and prior_pairs", kappas, priors, by_count.mean(axis=0).round(4), sep="\n")
+    enough = sorted({40, 80, 120, present.enough})
+    shares = sorted({0.5, 0.6, 0.7, 0.8, 1.0, present.kept})
+    kappas = sorted({0.91, 0.92, 0.925, 0.93, 0.935, 0.94, 0.95, present.max_likeness})
+    priors = sorted({12.0, 24.0, 48.0, present.prior_pairs})
+    by_count = for_each(conversations, count_error, enough, shares, kappas, priors)
+    count_in_use = (
+        enough.index(present.enough),
+        shares.index(present.kept),
+        kappas.index(present.max_likeness),
+        priors.index(present.prior_pairs),
+    )
+    (g, h, i, j), count_kept = choose(by_count, count_in_use)
+    config = replace(present, enough=enough[g], kept=shares[h], max_likeness=kappas[i], prior_pairs=priors[j])
+    print("DER with a collar by enough, kept, max_likeness, prior_pairs", enough, shares, kappas, priors, sep="\n")
+    print(by_count.mean(axis=0).round(4))
 
-    def found(one: Conversation, count: SpeakerCount = SpeakerCount()) -> Labels:
-        return number_found(one, count, config)[0]
+    def found(one: Conversation) -> Labels:
+        return labelled(one, count_speakers(one.windows, SpeakerCount(), config)[0])
 
     sharpnesses = sorted({16.0, 24.0, 32.0, 64.0, present.sharpness})
     stays = sorted({0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, present.stay})
-    by_turns = np.array([
-        [
-            [error(one, our_turns(one, labels, replace(config, sharpness=a, stay=b)), 0.0) for b in stays]
-            for a in sharpnesses
-        ]
-        for one, labels in ((one, found(one)) for one in conversations)
-    ])  # fmt: skip
+    by_turns = for_each(conversations, turn_error, config, sharpnesses, stays)
     turns_in_use = sharpnesses.index(present.sharpness), stays.index(present.stay)
     (i, j), turns_kept = choose(by_turns, turns_in_use)
     config = replace(config, sharpness=sharpnesses[i], stay=stays[j])
     print("DER without a collar by sharpness and stay", sharpnesses, stays, by_turns.mean(axis=0).round(4), sep="\n")
 
-    # As many trials as for our own four constants, number of speakers and turns together.
+    # As many trials as for our own six constants, number of speakers and turns together.
     trials = (by_count[0].size + by_turns[0].size) // len(glue.LINKAGES)
     distances = {linkage: np.linspace(0.1, 0.7, trials) for linkage in glue.LINKAGES}
     distances["ward"] = np.geomspace(0.8, 12, trials)  # it grows with the size of the clusters
     candidates = [
         glue.Clustering(linkage, round(float(distance), 3)) for linkage, own in distances.items() for distance in own
     ]
-    by_glue = glue_errors(conversations, candidates)
+    by_glue = for_each(conversations, glue_error, candidates)
     glued = candidates[int(by_glue.mean(axis=0).argmin())]
 
     def glue_turns(one: Conversation, how: glue.Clustering, count: SpeakerCount = SpeakerCount()) -> tuple[Turn, ...]:
@@ -454,7 +485,7 @@ def main(arguments: list[str]) -> None:
         "product": row(conversations, lambda one: our_turns(one, found(one), config)),
         "product, number given": row(
             conversations,
-            lambda one: our_turns(one, found(one, SpeakerCount(exactly=one.speakers)), config),
+            lambda one: our_turns(one, labelled(one, one.speakers), config),
         ),
         "glue": row(conversations, lambda one: glue_turns(one, glued)),
         "glue, number given": told[told_linkage],
@@ -469,9 +500,12 @@ def main(arguments: list[str]) -> None:
         "sources": {source: len(speakers) for source, speakers in voices.items()},
         "conversations": len(conversations),
         "seconds": round(seconds),
-        "constants": {name: getattr(config, name) for name in ("max_likeness", "prior_pairs", "sharpness", "stay")},
+        "constants": {
+            name: getattr(config, name)
+            for name in ("enough", "kept", "max_likeness", "prior_pairs", "sharpness", "stay")
+        },
         "glue": dataclasses.asdict(replace(glued, linkage_where_told=told_linkage)),
-        "kept": {"max_likeness, prior_pairs": count_kept, "sharpness, stay": turns_kept},
+        "kept": {"enough, kept, max_likeness, prior_pairs": count_kept, "sharpness, stay": turns_kept},
         "der_before": {
             "count, collar 0.25 s": round(float(by_count.mean(axis=0)[count_in_use]), 4),
             "turns, no collar": round(float(by_turns.mean(axis=0)[turns_in_use]), 4),

@@ -19,17 +19,26 @@ from wieldy.speech.diarize.dvector import (
     DVectorDiarizer,
     best_path,
     cosines_of_voices,
+    count_speakers,
     cut_turns,
-    find_speakers,
     kmeans,
     likest,
     merge_alike,
+    partition,
+    purest,
+    ward,
 )
 from wieldy.speech.transcript import Span
 from wieldy.speech.vad import detect_speech
 from wieldy.speech.voices import Windows, unit
 
 CONFIG = DVectorConfig()
+
+
+def find_speakers(windows: Windows, count: SpeakerCount = SpeakerCount()) -> tuple[np.ndarray, float]:
+    """A speaker for each window, and how sure their number is."""
+    number, confidence = count_speakers(windows, count, CONFIG)
+    return partition(windows, np.ones(len(windows)), ward(windows), number), confidence
 
 
 def voices_around(centres: np.ndarray, labels: np.ndarray, spread: float, seed: int = 0) -> np.ndarray:
@@ -103,7 +112,7 @@ def test_the_number_of_voices_is_found(speakers: int) -> None:
     centres = unit(rng.normal(size=(speakers, 256)) + 0.8 * rng.normal(size=256))
     labels = rng.integers(0, speakers, 40 * speakers)
     vectors = voices_around(centres, labels, 0.6)
-    found, confidence = find_speakers(windows_of(vectors), np.ones(len(labels)), SpeakerCount(), CONFIG)
+    found, confidence = find_speakers(windows_of(vectors))
     assert len(set(found.tolist())) == speakers
     assert len(set(zip(found.tolist(), labels.tolist(), strict=True))) == speakers  # one to one
     assert 0 <= confidence <= 1
@@ -116,7 +125,7 @@ def test_the_number_of_voices_is_found(speakers: int) -> None:
 def test_what_is_said_about_the_number_is_kept(count: SpeakerCount, expected: int) -> None:
     centres = unit(np.eye(8)[:2])
     vectors = voices_around(centres, np.repeat([0, 1], 20), 0.3)
-    found, confidence = find_speakers(windows_of(vectors), np.ones(40), count, CONFIG)
+    found, confidence = find_speakers(windows_of(vectors), count)
     assert len(set(found.tolist())) == expected
     if count.exactly:
         assert confidence == 1.0
@@ -126,7 +135,7 @@ def test_three_thousand_units_are_clustered() -> None:
     rng = np.random.default_rng(0)
     centres = unit(rng.normal(size=(4, 256)) + rng.normal(size=256))
     labels = rng.integers(0, 4, 3000)
-    found, _ = find_speakers(windows_of(voices_around(centres, labels, 0.6)), np.ones(3000), SpeakerCount(), CONFIG)
+    found, _ = find_speakers(windows_of(voices_around(centres, labels, 0.6)))
     assert len(set(zip(found.tolist(), labels.tolist(), strict=True))) == 4
 
 
@@ -178,7 +187,7 @@ def test_somebody_who_talks_for_long_stays_one_person(minutes: int) -> None:
     voice, mood = unit(rng.normal(size=(2, 256)))
     drift = np.sin(np.arange(count) / 7)[:, None]
     vectors = unit(voice + 0.2 * drift * mood + rng.normal(0, 0.5 / 16, (count, 256)))
-    found, _ = find_speakers(windows_of(vectors, 800), np.ones(count), SpeakerCount(), CONFIG)
+    found, _ = find_speakers(windows_of(vectors, 800))
     assert len(set(found.tolist())) == 1
 
 
@@ -189,8 +198,28 @@ def test_windows_in_which_two_people_speak_are_no_third_person(third_is_a_mixtur
     if third_is_a_mixture:
         three[2] = unit(three[:2].sum(axis=0))
     windows = windows_of(voices_around(three, np.repeat([0, 1, 2], [40, 40, 12]), 0.4))
-    found, _ = find_speakers(windows, np.ones(92), SpeakerCount(), CONFIG)
+    found, _ = find_speakers(windows)
     assert len(set(found.tolist())) == expected
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 40), st.floats(0.1, 1.0), st.integers(0, 99))
+def test_the_purest_windows_are_most_like_a_neighbour(count: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    starts = np.sort(rng.choice(60_000, count, replace=False))
+    windows = Windows(np.stack([starts, starts + 1600], axis=1), unit(rng.normal(1, 1, (count, 4))).astype(np.float32))
+    best: dict[int, float] = {}
+    for i in range(count):
+        after = [j for j in range(count) if starts[j] >= starts[i] + 1600]
+        if after and starts[after[0]] - starts[i] - 1600 < 1600:
+            likeness = float(windows.vectors[i] @ windows.vectors[after[0]])
+            for k in (i, after[0]):
+                best[k] = max(best.get(k, -1.0), likeness)
+    limit = np.quantile(list(best.values()), 1 - share) if best else -2.0
+    kept = set(purest(windows, share).spans_ms[:, 0].tolist())
+    for i, start in enumerate(starts.tolist()):
+        if abs(best.get(i, 2.0) - limit) > 1e-6:  # else rounding decides
+            assert (start in kept) == (best.get(i, 2.0) > limit)
 
 
 def test_turns_cover_the_speech_and_nothing_else() -> None:
@@ -244,7 +273,16 @@ def test_silence_has_no_speakers(diarizer: DVectorDiarizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"stay": 1.0}, {"prior_pairs": 0.0}, {"max_likeness": 1.1}, {"turn_hop_ms": 900}, {"threads": 0}]
+    "options",
+    [
+        {"stay": 1.0},
+        {"enough": 0},
+        {"kept": 0.0},
+        {"prior_pairs": 0.0},
+        {"max_likeness": 1.1},
+        {"turn_hop_ms": 900},
+        {"threads": 0},
+    ],
 )
 def test_bad_options_are_refused(options: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(options))} is"):

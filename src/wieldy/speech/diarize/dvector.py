@@ -19,7 +19,9 @@ K at which nobody's voice is like another one's or a mixture of two others',
 
     max over k, i, j != k; a, b >= 0 of cos(voice_k, a voice_i + b voice_j) <= kappa.
 
-Mixtures are what windows in which two people speak look like.
+Mixtures are what windows in which two people speak look like, at once or one after the other. Most of those are left
+out of the count beforehand: where there are `enough` windows, only the `kept` share of them enters it that is most
+like the next window before or after that shares no audio with it.
 
 Turns. With y_t the vectors of 0.8 s windows and c_k the unit mean of those that lie in cluster k, the best path through
 
@@ -30,14 +32,14 @@ gives each moment its speaker.
 Known to fail: people who say only a few words, and voices that a telephone makes alike, are taken for one person;
 overlapped speech may still be counted as a further one. Where the number of people is known, give it.
 
-The constants kappa, n_0, beta and stay come from `scripts/calibrate_voices.py`.
+The constants enough, kept, kappa, n_0, beta and stay come from `scripts/calibrate_voices.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +67,14 @@ UNSURE = 0.5  # confidence below which the number is right in 1 of 4 calibration
 
 @dataclass(frozen=True, kw_only=True)
 class DVectorConfig:
-    """How the default diariser works. Times in milliseconds; the last four are calibrated."""
+    """How the default diariser works. Times in milliseconds; the last six are calibrated."""
 
     cluster_hop_ms: int = 800  # from one 1.6 s window to the next, for telling speakers apart, [100, 1600]
     turn_window_ms: int = 800  # heard at a time to place the edges of turns, [400, 1600]
     turn_hop_ms: int = 400  # from one of those to the next, [50, turn_window_ms]
-    max_likeness: float = 0.935  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
+    enough: int = 80  # windows from which on only the purest are counted, >= 1
+    kept: float = 0.6  # share of windows, those most like a neighbour, that speakers are counted in then, (0, 1]
+    max_likeness: float = 0.93  # kappa: cosine to a mixture of two others above which a voice is no other, (0, 1]
     prior_pairs: float = 24.0  # n_0: against the chance likeness of few windows, > 0; higher finds fewer people
     sharpness: float = 16.0  # beta: weight of a window's voice against staying with a speaker, > 0
     stay: float = 0.6  # probability of going on with the same speaker from one window to the next, [0.5, 1)
@@ -81,6 +85,8 @@ class DVectorConfig:
             ("cluster_hop_ms", 100 <= self.cluster_hop_ms <= WINDOW_MS, f"from 100 to {WINDOW_MS}"),
             ("turn_window_ms", 400 <= self.turn_window_ms <= WINDOW_MS, f"from 400 to {WINDOW_MS}"),
             ("turn_hop_ms", 50 <= self.turn_hop_ms <= self.turn_window_ms, "from 50 to turn_window_ms"),
+            ("enough", self.enough >= 1, "at least 1"),
+            ("kept", 0 < self.kept <= 1, "above 0, at most 1"),
             ("max_likeness", 0 < self.max_likeness <= 1, "above 0, at most 1"),
             ("prior_pairs", self.prior_pairs > 0, "above 0"),
             ("sharpness", self.sharpness > 0, "above 0"),
@@ -108,8 +114,9 @@ class DVectorDiarizer:
         windows = self._encoder.embed_regions(recording, speech, hop_ms=config.cluster_hop_ms)
         if not len(windows):
             return Diarization(())
+        number, confidence = count_speakers(windows, count, config)
         units, weights = merge_alike(windows, MAX_UNITS)
-        labels, confidence = find_speakers(units, weights, count, config)
+        labels = partition(units, weights, ward(units), number)
         fine = self._encoder.embed_regions(
             recording, speech, window_ms=config.turn_window_ms, hop_ms=config.turn_hop_ms
         )
@@ -142,39 +149,60 @@ def merge_alike(windows: Windows, limit: int) -> tuple[Windows, Floats]:
     return Windows(spans, unit(sums).astype(np.float32)), (lasts - firsts + 1).astype(np.float64)
 
 
-def find_speakers(units: Windows, weights: Floats, count: SpeakerCount, config: DVectorConfig) -> tuple[Labels, float]:
-    """A speaker for each unit, int [n] from 0, and how clearly their number stood out, [0, 1].
+def count_speakers(windows: Windows, count: SpeakerCount, config: DVectorConfig) -> tuple[int, float]:
+    """How many people speak, at most one per window, and how clearly that stood out, [0, 1].
 
     The confidence is the probability that all of them are different people times the probability that, were there one
     more, not all of them would be; 1.0 where the number was given.
     """
-    total = len(units)
+    total = len(windows)
     if count.exactly is not None:
-        lowest = highest = min(count.exactly, total)
-    else:
-        lowest = min(count.at_least, total)
-        highest = max(lowest, min(count.at_most or MAX_GUESS, total))
+        return min(count.exactly, total), 1.0
+    lowest = min(count.at_least, total)
+    highest = max(lowest, min(count.at_most or MAX_GUESS, total))
+    if lowest == highest:
+        return lowest, 1.0
+    units, weights = merge_alike(purest(windows, config.kept) if total >= config.enough else windows, MAX_UNITS)
+    tree = ward(units)
     one_more_differs = 0.0
-    for labels, likeness in partitions(units, weights, range(highest, lowest - 1, -1), config):
-        speakers = int(labels.max()) + 1
+    for number in range(max(lowest, min(highest, len(units))), lowest - 1, -1):
+        labels = partition(units, weights, tree, number)
+        likeness = likest(cosines_of_voices(units, weights, labels, config.prior_pairs))
         differ = probability_of_others(likeness, config.max_likeness)
-        if likeness <= config.max_likeness or speakers <= lowest:
+        if likeness <= config.max_likeness:
             break
         one_more_differs = differ
-    return labels, 1.0 if lowest == highest else float(differ * (1 - one_more_differs))
+    return number, differ * (1 - one_more_differs)
 
 
-def partitions(
-    units: Windows, weights: Floats, numbers: Iterable[int], config: DVectorConfig
-) -> Iterator[tuple[Labels, float]]:
-    """For each number of speakers K-means' labels, int [n] from 0, and how like a mixture of others the likest
-    cluster is, a cosine; see `likest`."""
-    vectors = units.vectors.astype(np.float64)
-    tree = hierarchy.linkage(vectors, "ward") if len(vectors) > 1 else None
-    for speakers in numbers:
-        start = hierarchy.fcluster(tree, speakers, "maxclust") - 1 if tree is not None else np.zeros(1, np.int64)
-        labels, _ = kmeans(vectors, weights, start.astype(np.int64))
-        yield labels, likest(cosines_of_voices(units, weights, labels, config.prior_pairs))
+def purest(windows: Windows, share: float) -> Windows:
+    """The `share` of the windows that is most like a neighbour: the next one before or after that shares no audio with
+    it and begins within a window's length of it. Those without a neighbour stay."""
+    if not len(windows):
+        return windows
+    starts, ends = windows.spans_ms.T
+    following = np.searchsorted(starts, ends)
+    (near,) = np.nonzero(starts[np.minimum(following, len(starts) - 1)] - ends < WINDOW_MS)
+    near = near[following[near] < len(starts)]
+    likeness = np.einsum("nd,nd->n", windows.vectors[near], windows.vectors[following[near]]).astype(np.float64)
+    best = np.full(len(windows), -np.inf)
+    np.maximum.at(best, near, likeness)
+    np.maximum.at(best, following[near], likeness)
+    pure = (best == -np.inf) | (best >= np.quantile(best[best > -np.inf], 1 - share) if len(near) else True)
+    return Windows(windows.spans_ms[pure], windows.vectors[pure])
+
+
+def ward(units: Windows) -> Floats:
+    """Ward's tree, as scipy writes it; empty for a single unit."""
+    return hierarchy.linkage(units.vectors.astype(np.float64), "ward") if len(units) > 1 else np.empty((0, 4))
+
+
+def partition(units: Windows, weights: Floats, tree: Floats, number: int) -> Labels:
+    """At most `number` clusters: K-means from a cut of the tree, labels int [units] from 0."""
+    if not len(tree):
+        return np.zeros(len(units), np.int64)
+    start = hierarchy.fcluster(tree, number, "maxclust") - 1
+    return kmeans(units.vectors.astype(np.float64), weights, start.astype(np.int64))[0]
 
 
 def probability_of_others(likeness: float, max_likeness: float) -> float:
