@@ -62,7 +62,7 @@ PRIOR_PRODUCT = 0.65  # s_0: two short, noisy windows of one speaker; 1.6 s of c
 # From the angle (radians) to the nearest mixture to the log-odds that somebody else speaks: the slope of a logistic
 # fit to the numbers of speakers at and above the true one, calibration recordings.
 LOG_ODDS_PER_RADIAN = 30.0
-UNSURE = 0.5  # confidence below which the number is right in 1 of 4 calibration recordings, above in 83 of 91
+UNSURE = 0.5  # confidence below which the number is more likely wrong than right; no calibration recording has less
 
 
 @dataclass(frozen=True, kw_only=True)
