@@ -21,7 +21,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibrate_voices import length_s, liken, read_voices
+from calibrate_voices import folders, length_s, liken, read_voices
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from scipy import signal
@@ -298,15 +297,7 @@ def name_conversations(
 
 
 def main(arguments: list[str]) -> None:
-    match arguments:
-        case []:
-            share = Path("/usr/share")
-        case ["--share", root]:
-            share = Path(root)
-        case _:
-            raise SystemExit(__doc__)
-    data = os.environ.get("WIELDY_DATA")
-    voices = read_voices(share, Path(data) if data else None)
+    voices = read_voices(*folders(arguments, __doc__))
     if missing := [source for source in TALK if source not in voices]:
         raise SystemExit(f"{' and '.join(missing)} are needed; scripts/calibrate_voices.py names the packages")
     encoder = SpeakerEncoder(threads=2)

@@ -195,6 +195,19 @@ def length_s(speech: Speech) -> float:
     return speech.words[-1].end_s - speech.words[0].start_s
 
 
+def folders(arguments: list[str], usage: str | None) -> tuple[Path, Path | None]:
+    """ROOT and WIELDY_DATA of a command line `[--share ROOT]`."""
+    match arguments:
+        case []:
+            share = Path("/usr/share")
+        case ["--share", root]:
+            share = Path(root)
+        case _:
+            raise SystemExit(usage)
+    data = os.environ.get("WIELDY_DATA")
+    return share, Path(data) if data else None
+
+
 def read_voices(share: Path, data: Path | None) -> dict[str, dict[str, list[Speech]]]:
     """Clips by source and speaker."""
     files: dict[str, dict[str, list[Path]]] = {}
@@ -418,15 +431,7 @@ def trust(conversations: Sequence[Conversation], config: DVectorConfig) -> dict[
 
 
 def main(arguments: list[str]) -> None:
-    match arguments:
-        case []:
-            share = Path("/usr/share")
-        case ["--share", root]:
-            share = Path(root)
-        case _:
-            raise SystemExit(__doc__)
-    data = os.environ.get("WIELDY_DATA")
-    voices = read_voices(share, Path(data) if data else None)
+    voices = read_voices(*folders(arguments, __doc__))
     if len(voices) < 2:
         raise SystemExit("at least two of the sources are needed; --help names them and the packages")
     conversations = list(converse(voices, SpeakerEncoder(threads=2)))
