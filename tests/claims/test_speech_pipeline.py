@@ -100,7 +100,7 @@ def test_a_smoke_run_executes_every_part(whisper_tiny) -> None:
         found = reproduce("speech-pipeline")
     except MissingError as error:
         pytest.skip(str(error))
-    # Meetings of 18 s decide nothing; that every arm was heard and scored on the same words is what is looked at.
+    # Meetings of 15 s decide nothing; that every arm was heard and scored on the same words is what is looked at.
     assert found.exit_status in (0, 1)
     assert [arm.name for arm in found.arms] == list(ARMS)
     assert found.samples["meetings"] == 2

@@ -58,7 +58,8 @@ Labels = NDArray[np.int64]
 
 MAX_UNITS = 3_000  # enter the clustering, whose memory grows with the square: 36 MB of distances
 MAX_GUESS = 12  # speakers, where nobody says how many there are
-PRIOR_PRODUCT = 0.65  # s_0: two short, noisy windows of one speaker; 1.6 s of clean speech have about 0.8
+# s_0, below the 0.7 to 0.9 of the calibration's speakers: a small cluster is doubted. 0.75 was tried too and was worse.
+PRIOR_PRODUCT = 0.65
 # From the angle (radians) to the nearest mixture to the log-odds that somebody else speaks: the slope of a logistic
 # fit to the numbers of speakers at and above the true one, calibration recordings.
 LOG_ODDS_PER_RADIAN = 30.0
