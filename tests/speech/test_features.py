@@ -1,12 +1,14 @@
 """Mel features against torch's transform with filters written as loops, and block by block against whole."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wieldy.errors import UsageError
-from wieldy.speech.features import MelConfig, mel_filters, power_mel
+from wieldy.errors import InputError, UsageError
+from wieldy.speech.features import LogMelConfig, LogMelStream, MelConfig, log_mel, mel_filters, power_mel
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -73,3 +75,68 @@ def test_a_signal_shorter_than_its_context_has_no_frames() -> None:
 def test_an_odd_window_is_refused() -> None:
     with pytest.raises(UsageError, match=r"MelConfig.window is 401: centred frames need an even window"):
         MelConfig(window=401)
+
+
+SMALL = LogMelConfig(window=40, hop=15, mels=5, stack=2)
+
+
+def loop_log_mel(samples: np.ndarray, config: LogMelConfig) -> np.ndarray:
+    """One discrete Fourier transform after the other, in float64."""
+    filters = loop_filters(config.mels, config.window, config.sample_rate)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.window) / config.window)
+    starts = range(0, len(samples) - config.window + 1, config.hop)
+    spectra = [filters @ np.abs(np.fft.rfft(hann * samples[i : i + config.window])) ** 2 for i in starts]
+    groups = zip(*(spectra[i :: config.stack] for i in range(config.stack)), strict=False)
+    return np.array([np.log(np.maximum(np.concatenate(group), 1e-10)) for group in groups])
+
+
+@pytest.mark.parametrize("config", [LogMelConfig(), SMALL, LogMelConfig(sample_rate=8000, window=200, hop=80, mels=40)])
+def test_log_mel_equals_one_transform_after_the_other(config: LogMelConfig) -> None:
+    samples = noise(8_000)
+    features = log_mel(samples, config)
+    assert features.dtype == np.float32
+    assert features.shape == (config.frames(8_000), config.dim)
+    np.testing.assert_allclose(features, loop_log_mel(samples, config), atol=1e-4)
+
+
+@given(
+    pieces=st.lists(st.sampled_from([0, 1, 2, 14, 15, 16, 40, 55, 300]), max_size=60),
+    sound=st.sampled_from(["noise", "tone", "silence"]),
+)
+def test_a_stream_gives_the_frames_of_the_whole(pieces: list[int], sound: str) -> None:
+    length = sum(pieces)
+    samples = {"noise": noise(length), "tone": 0.9 * np.sin(np.arange(length) * 0.3), "silence": np.zeros(length)}
+    whole = samples[sound].astype(np.float32)
+    stream, ends = LogMelStream(SMALL), np.cumsum([0, *pieces])
+    parts = [stream.push(whole[begin:end]) for begin, end in itertools.pairwise(ends)]
+    # Every frame comes with its last sample, not later.
+    assert [sum(map(len, parts[: i + 1])) for i in range(len(parts))] == [SMALL.frames(end) for end in ends[1:]]
+    np.testing.assert_allclose(np.concatenate([log_mel(whole[:0], SMALL), *parts]), log_mel(whole, SMALL), atol=1e-5)
+
+
+def test_a_stream_of_single_samples() -> None:
+    samples = noise(2_000)
+    stream = LogMelStream()
+    parts = [stream.push(samples[i : i + 1]) for i in range(len(samples))]
+    np.testing.assert_allclose(np.concatenate(parts), log_mel(samples), atol=1e-5)
+
+
+def test_frames_of_thirty_milliseconds() -> None:
+    assert LogMelConfig().frame_s == pytest.approx(0.03)
+    assert [LogMelConfig().frames(n) for n in (0, 399, 719, 720, 1199, 1200)] == [0, 0, 0, 1, 1, 2]
+
+
+def test_silence_lies_below_what_sixteen_bits_add() -> None:
+    rounding = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32) / 32768
+    assert log_mel(np.zeros(16_000, np.float32)).max() < log_mel(rounding).mean()
+
+
+@pytest.mark.parametrize("field", [{"stack": 0}, {"hop": 0}, {"hop": 401}, {"mels": 0}, {"window": 401}])
+def test_impossible_log_mels(field: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(field))):
+        LogMelConfig(**field)
+
+
+def test_two_channels_are_refused() -> None:
+    with pytest.raises(InputError, match=r"shape \(2, 800\)"):
+        log_mel(np.zeros((2, 800), np.float32))

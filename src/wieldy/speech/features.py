@@ -1,7 +1,11 @@
 """Spectral features that encoders and recognisers are fed, in numpy.
 
-Frames are centred: frame t looks at the samples around t * hop. A recording read in blocks gives the same frames as
-one read whole when each block is handed over with `context` samples of its neighbours and `padded=False`.
+`power_mel` is for speaker encoders. Its frames are centred: frame t looks at the samples around t * hop. A recording
+read in blocks gives the same frames as one read whole when each block is handed over with `context` samples of its
+neighbours and `padded=False`.
+
+`log_mel` is for recognisers. Its frames look ahead only: frame t starts at sample t * hop, so that a frame is there as
+soon as its last sample is; `LogMelStream` gives the same frames from samples that arrive piece by piece.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from wieldy.errors import UsageError
+from wieldy.errors import InputError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,78 @@ def power_mel(
         spectrum = scipy.fft.rfft(frames[start : start + 4096] * _hann(config.window))
         mel[start : start + 4096] = (spectrum.real**2 + spectrum.imag**2) @ filters
     return mel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMelConfig:
+    """Which logarithmic mel spectrogram. The defaults: 80 bands every 10 ms, three joined to a frame of 30 ms."""
+
+    sample_rate: int = 16_000  # Hz
+    window: int = 400  # samples under one periodic Hann window, also the FFT length; even
+    hop: int = 160  # samples from one spectrum to the next
+    mels: int = 80  # triangular bands from 0 Hz to half the sample rate
+    stack: int = 3  # neighbouring spectra joined to one frame, at least 1
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise UsageError(f"LogMelConfig.stack is {self.stack}", hint="it must be at least 1")
+        if self.hop > self.window:
+            raise UsageError(f"LogMelConfig.hop is {self.hop}", hint=f"at most the window, {self.window} samples")
+        _ = self.spectrum  # which checks the rest
+
+    @property
+    def spectrum(self) -> MelConfig:
+        """The spectra that are joined."""
+        return MelConfig(sample_rate=self.sample_rate, window=self.window, hop=self.hop, mels=self.mels)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a frame."""
+        return self.mels * self.stack
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop * self.stack / self.sample_rate
+
+    def frames(self, samples: int) -> int:
+        """How many frames that many samples give."""
+        return max(0, (samples - self.window) // self.hop + 1) // self.stack
+
+
+def log_mel(samples: NDArray[np.float32], config: LogMelConfig = LogMelConfig()) -> NDArray[np.float32]:
+    """Natural logarithms of the mel powers of mono samples [n] in [-1, 1], as float32 [frames, mels * stack].
+
+        spectrum[i] = log max(floor, filters |FFT(hann * samples[i hop : i hop + window])|^2)
+        frame[t] = spectrum[t stack], ..., spectrum[t stack + stack - 1]
+
+    Samples after the last whole frame are left out. Raises `InputError` where `samples` is not [n].
+    """
+    if samples.ndim != 1:
+        raise InputError(f"samples have shape {samples.shape}", hint="features are made of one channel, shape [n]")
+    frames = config.frames(len(samples))
+    needed = (frames * config.stack - 1) * config.hop + config.window if frames else 0
+    mel = power_mel(samples[:needed], config.spectrum, padded=False)
+    return np.log(np.maximum(mel, _FLOOR), dtype=np.float32).reshape(frames, config.dim)
+
+
+# Just below what rounding to 16 bits alone adds to a band of the default spectrum (3e-10).
+_FLOOR = np.float32(1e-10)
+
+
+class LogMelStream:
+    """`log_mel` of samples that arrive piece by piece: the frames of all pieces are those of the whole, to 1e-5."""
+
+    def __init__(self, config: LogMelConfig = LogMelConfig()) -> None:
+        self.config = config
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The frames [t, mels * stack] that are whole now that `samples` [n], any number of them, have come."""
+        self._rest = np.concatenate([self._rest, samples])
+        frames = log_mel(self._rest, self.config)
+        self._rest = self._rest[len(frames) * self.config.stack * self.config.hop :].copy()
+        return frames
 
 
 @functools.lru_cache
