@@ -30,6 +30,7 @@ BEHIND_THE_SCENES = {
     "ruff": "a program",
     "simplejson": "meeteval reads JSON files with it",
     "tokenizers": "transformers reads tokenizers with it",
+    "urllib3": "lhotse imports it without asking for it",
 }
 
 
