@@ -102,6 +102,11 @@ class LogMelConfig:
         """Seconds from one frame to the next."""
         return self.hop * self.stack / self.sample_rate
 
+    @property
+    def frame_samples(self) -> int:
+        """Samples a frame is made of; neighbouring frames share some of them."""
+        return (self.stack - 1) * self.hop + self.window
+
     def frames(self, samples: int) -> int:
         """How many frames that many samples give."""
         return max(0, (samples - self.window) // self.hop + 1) // self.stack

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import soundfile
@@ -22,13 +22,12 @@ import soundfile
 from wieldy.cache import Cache, cache_root, digest, replacing, sha256_of
 from wieldy.errors import InputError, UsageError
 from wieldy.speech import formats, script, synthesize
+from wieldy.speech.noise import NoiseKind, noise
 from wieldy.speech.synthesize import Speech
 from wieldy.speech.transcript import Transcript, Turn, Word, merge_turns
 
 SAMPLE_RATE = 16_000  # Hz
 _PER_MS = SAMPLE_RATE // 1000
-
-NoiseKind = Literal["white", "pink", "babble"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +145,7 @@ def meeting(recipe: MeetingRecipe, *, cached: bool = True) -> SimulatedMeeting:
     return SimulatedMeeting.load(path)
 
 
-_MADE_BY = ("simulate.py", "synthesize.py", "script.py", "script.toml")
+_MADE_BY = ("simulate.py", "synthesize.py", "script.py", "script.toml", "noise.py")
 
 
 def _held(recipe: MeetingRecipe) -> SimulatedMeeting:
@@ -384,15 +383,15 @@ def _mix(recipe: MeetingRecipe, placed: Sequence[_Said]) -> SimulatedMeeting:
     if recipe.telephone:
         samples = _telephone(samples)
     if recipe.noise_db is not None:
-        noise = _noise(recipe.noise, samples, rng)
+        added = noise(recipe.noise, samples, rng)
         if recipe.telephone:
-            noise = _telephone(noise)
+            added = _telephone(added)
         active = np.zeros(duration_ms, bool)
         for turn in turns:
             active[turn.start_ms : turn.end_ms] = True
         speech_power = np.mean(np.square(samples.reshape(duration_ms, _PER_MS)[active], dtype=np.float64))
-        noise_power = np.mean(np.square(noise, dtype=np.float64))
-        samples += noise * np.float32((speech_power / noise_power) ** 0.5 * 10 ** (-recipe.noise_db / 20))
+        noise_power = np.mean(np.square(added, dtype=np.float64))
+        samples += added * np.float32((speech_power / noise_power) ** 0.5 * 10 ** (-recipe.noise_db / 20))
     peak = float(np.abs(samples).max())
     if peak > _PEAK:
         samples *= _PEAK / peak
@@ -425,23 +424,6 @@ def _add(samples: np.ndarray, clip: _Clip, start_ms: int, gain: float = 1.0) -> 
 
 def _moved(word: Word, by_ms: int) -> Word:
     return dataclasses.replace(word, start_ms=word.start_ms + by_ms, end_ms=word.end_ms + by_ms)
-
-
-def _noise(kind: NoiseKind, speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise as long as `speech`, at any level."""
-    match kind:
-        case "white":
-            return rng.standard_normal(speech.size, dtype=np.float32)
-        case "pink":
-            from scipy.signal import lfilter
-
-            # Three poles and zeros that fall by 3 dB per octave (Smith, Spectral Audio Signal Processing, 2011).
-            zeros = [0.049922035, -0.095993537, 0.050612699, -0.004408786]
-            poles = [1.0, -2.494956002, 2.017265875, -0.522189400]
-            return np.asarray(lfilter(zeros, poles, rng.standard_normal(speech.size)), np.float32)
-        case "babble":
-            backwards = speech[::-1]
-            return np.asarray(np.sum([np.roll(backwards, rng.integers(speech.size)) for _ in range(12)], axis=0))
 
 
 def _telephone(samples: np.ndarray) -> np.ndarray:
