@@ -6,45 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lattices_written_out import RowJoint, batch, recursion  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from wieldy.errors import InputError, UsageError  # noqa: E402
 from wieldy.speech.losses.transducer import TransducerLossConfig, rnnt_loss, transducer_loss  # noqa: E402
-
-
-class RowJoint(nn.Module):
-    def __init__(self, size: int, vocabulary: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(size, vocabulary)
-
-    def forward(self, f: Tensor, g: Tensor) -> Tensor:
-        return self.output(torch.tanh(f + g))
-
-
-def recursion(logits: Tensor, target: list[int], blank: int, *, modified: bool = False) -> Tensor:
-    """-log Z of one utterance, logits [T, U + 1, V], as the forward recursion says it; autograd goes through."""
-    log_p = logits.log_softmax(-1)
-    frames, positions = logits.shape[:2]
-    a: dict[tuple[int, int], Tensor] = {(0, 0): logits.new_zeros(())}
-    for t in range(frames + 1):
-        for u in range(positions):
-            arcs = []
-            if (t - 1, u) in a:
-                arcs.append(a[t - 1, u] + log_p[t - 1, u, blank])
-            before = (t - modified, u - 1)
-            if before in a and before[0] < frames:
-                arcs.append(a[before] + log_p[before[0], u - 1, target[u - 1]])
-            if arcs:
-                a[t, u] = torch.stack(arcs).logsumexp(0)
-    return -a[frames, positions - 1]
-
-
-def batch(seed: int = 0, vocabulary: int = 5, dtype: torch.dtype = torch.float64):
-    """Ragged: T 4, 1, 3; U 2, 0, 3; with garbage beyond the lengths."""
-    rng = torch.Generator().manual_seed(seed)
-    logits = torch.randn(3, 4, 4, vocabulary, generator=rng, dtype=dtype) * 2
-    targets = torch.randint(1, vocabulary, (3, 3), generator=rng)
-    return logits, targets, torch.tensor([4, 1, 3]), torch.tensor([2, 0, 3])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -138,11 +104,14 @@ def test_half_precision_logits_have_lattices_in_full() -> None:
     f, g = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(3)).unbind()
     joint = RowJoint(6, 5)
     full = transducer_loss(f, g, joint, targets, frames, symbols)
+    precisions = set()
+    joint.register_forward_hook(lambda *seen: precisions.add(seen[-1].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = transducer_loss(f.requires_grad_(), g, joint, targets, frames, symbols)
     mixed.backward()
     torch.testing.assert_close(mixed, full, rtol=2e-2, atol=0)
     assert f.grad.dtype == torch.float32
+    assert precisions == {torch.bfloat16}  # of both passes of the joint
 
 
 def test_fastemit_raises_the_gradient_of_labels_only() -> None:
@@ -202,7 +171,7 @@ def test_what_modified_and_chunks_cannot_do_is_refused() -> None:
         transducer_loss(f, g, nn.Sequential(nn.Dropout(0.1)), targets, frames, symbols)
 
 
-@pytest.mark.parametrize("options", [{"mode": "pruned"}, {"fastemit": -1}, {"budget_bytes": 0}, {"reduction": "max"}])
+@pytest.mark.parametrize("options", [{"mode": "guess"}, {"fastemit": -1}, {"budget_bytes": 0}, {"reduction": "max"}])
 def test_bad_options_are_refused(options: dict) -> None:
     with pytest.raises(UsageError):
         TransducerLossConfig(**options)

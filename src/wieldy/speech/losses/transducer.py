@@ -2,7 +2,8 @@
 
 For training streaming recognisers. `transducer_loss` takes the outputs of encoder and predictor and never holds the
 logits of more than a chunk of lattice nodes; `rnnt_loss` takes the logits and is a drop-in for torchaudio's. Both are
-exact. Where labels and frames are aligned already, plain cross-entropy is cheaper.
+exact unless mode "pruned" is asked for. Where labels and frames are aligned already, plain cross-entropy is cheaper
+(`wieldy.speech.losses.joint_ce`).
 
 Graves 2012, Sequence transduction with recurrent neural networks, arXiv 1211.3711; the merged gradient and the packed
 lattice after Jinyu Li et al. 2019, Improving RNN transducer modeling for end-to-end speech recognition, arXiv
@@ -11,23 +12,26 @@ lattice after Jinyu Li et al. 2019, Improving RNN transducer modeling for end-to
 
     d loss / d h_k = gamma P(k) - [k = blank] p(blank arc taken) - [k = next label] p(label arc taken).
 
-Lattices are float64 whatever the logits are. Notation: B utterances, T frames, U symbols, V vocabulary with blank.
+With an emission bias b(t, u) a path counts exp(sum of b over its label arcs) times its probability, and p and gamma
+are those of the biased lattice. Lattices are float64 whatever the logits are. Notation: B utterances, T frames, U
+symbols, V vocabulary with blank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from wieldy.errors import InputError, UsageError
-from wieldy.kernels.transducer_lattice import Emissions, Lattices, fast
+from wieldy.kernels.transducer_lattice import Emissions, Lattices
+from wieldy.speech.losses.chunks import BUDGET_BYTES, NodeLosses, emissions, gradient, joint_losses
+from wieldy.speech.losses.nodes import Nodes, lattice_shape
+from wieldy.speech.losses.pruned import PruningConfig, SimpleJoint, simple_arcs, windows
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -35,20 +39,25 @@ Reduction = Literal["mean", "sum", "none"]
 @dataclass(frozen=True, kw_only=True)
 class TransducerLossConfig:
     blank: int = 0  # index of the blank symbol, [-V, V)
-    mode: Literal["exact", "modified"] = "exact"  # modified: at most one symbol per frame
+    mode: Literal["exact", "modified", "pruned"] = "exact"  # modified: at most one symbol per frame
     fastemit: float = 0.0  # lambda of Yu et al. 2021, arXiv 2010.11148: labels' gradient times 1 + lambda, >= 0
-    budget_bytes: int = 64 * 2**20  # for the logits of one chunk of nodes, > 0
+    budget_bytes: int = BUDGET_BYTES  # for the logits of one chunk of nodes, > 0
     reduction: Reduction = "mean"  # over utterances
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of mode pruned
 
     def __post_init__(self) -> None:
-        if self.mode not in ("exact", "modified"):
-            raise UsageError(f"transducer loss mode {self.mode!r}", hint="choose exact or modified")
+        if self.mode not in ("exact", "modified", "pruned"):
+            raise UsageError(f"transducer loss mode {self.mode!r}", hint="choose exact, modified or pruned")
         if not self.fastemit >= 0:
             raise UsageError(f"fastemit is {self.fastemit}", hint="it must not be negative")
         if self.budget_bytes < 1:
             raise UsageError(f"budget_bytes is {self.budget_bytes}", hint="it must be above 0")
         if self.reduction not in ("mean", "sum", "none"):
             raise UsageError(f"reduction {self.reduction!r}", hint="choose mean, sum or none")
+
+    @property
+    def modified(self) -> bool:
+        return self.mode == "modified"
 
 
 def transducer_loss(
@@ -60,6 +69,9 @@ def transducer_loss(
     target_lens: Tensor,
     *,
     config: TransducerLossConfig = TransducerLossConfig(),
+    bias: Tensor | None = None,
+    arcs: Tensor | None = None,
+    simple: SimpleJoint | None = None,
 ) -> Tensor:
     """The loss from encoder outputs `f` [B, T, D] and predictor outputs `g` [B, U + 1, E].
 
@@ -67,12 +79,28 @@ def transducer_loss(
     once more backward, and only three numbers per node are kept between the two. `targets` are integers [B, U] without
     blanks, `f_lens` and `target_lens` integers [B]; what lies beyond them is never read. Gradients reach f, g and the
     joint's parameters. Returns a number, or [B] without reduction. Raises `InputError` naming the utterance.
+
+    `bias` [B, T, U], in nats, is added to the log-probability of emitting symbol u at frame t: latency penalties. -inf
+    forbids it, and so does false in the boolean `arcs` [B, T, U]: emission within so many frames of an alignment
+    (Mahadeokar et al. 2020, Alignment restricted streaming recurrent neural network transducer, arXiv 2011.03072). Both
+    are constants, no gradient reaches them. A biased loss is no likelihood: log the plain one beside it.
+
+    Mode pruned needs `simple`, whose parameters are trained by the same loss; see `wieldy.speech.losses.pruned`.
     """
-    if any(isinstance(module, nn.Dropout) and module.p and module.training for module in joint.modules()):
-        raise UsageError("the joint has dropout, which would differ when it is computed again", hint="put it before")
-    nodes = Nodes.of(targets, f_lens, target_lens, (f.shape[0], f.shape[1], g.shape[1]), config)
-    parameters = [parameter for parameter in joint.parameters() if parameter.requires_grad]
-    losses = _Chunked.apply(f, g, joint, nodes, config, *parameters)  # type: ignore[no-untyped-call]
+    if (config.mode == "pruned") != (simple is not None):
+        raise UsageError(f"mode {config.mode} with{'' if simple else 'out'} a simple joint", hint="they go together")
+    nodes = Nodes.of_targets(targets, f_lens, target_lens, lattice_shape(f, g), modified=config.modified)
+    nodes = nodes.biased(bias, arcs)
+    if simple is None:
+        return _reduced(_exact(f, g, joint, nodes, config), config.reduction)
+    pruning = config.pruning
+    simply, found = simple_arcs(f, g, simple, nodes, config.blank, pruning)
+    lattices = nodes.forward_backward(found)
+    losses: Tensor = _FromArcs.apply(simply, nodes, _node_losses(lattices, config))  # type: ignore[no-untyped-call]
+    losses = pruning.simple_scale * losses
+    if pruning.pruned_scale:
+        inside = nodes.select(windows(nodes, lattices, pruning.s_range))
+        losses = losses + pruning.pruned_scale * _exact(f, g, joint, inside, config)
     return _reduced(losses, config.reduction)
 
 
@@ -95,85 +123,26 @@ def rnnt_loss(
             f"logits have shape {tuple(logits.shape)}", hint="they are [batch, frames, symbols + 1, vocabulary]"
         )
     config = TransducerLossConfig(blank=blank, reduction=reduction)
-    nodes = Nodes.of(targets, logit_lengths, target_lengths, tuple(logits.shape[:3]), config)
+    nodes = Nodes.of_targets(targets, logit_lengths, target_lengths, logits.shape[:3])
     losses = _FromLogits.apply(logits, nodes, config, clamp, fused_log_softmax)  # type: ignore[no-untyped-call]
     return _reduced(losses, reduction)
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """The nodes of all lattices of a batch, packed. int64 arrays: of each node its utterance, frame, symbol position
-    and next label (-1 at u = U); `frames` and `symbols` of each utterance. `shape` is (B, T, U + 1), padding included.
-    """
+def _exact(f: Tensor, g: Tensor, joint: nn.Module, nodes: Nodes, config: TransducerLossConfig) -> Tensor:
+    """Over all paths through `nodes`."""
+    return joint_losses(
+        f,
+        g,
+        joint,
+        nodes,
+        lambda vocabulary: nodes.checked_blank(vocabulary, config.blank),
+        lambda found: _node_losses(nodes.forward_backward(found, modified=config.modified), config),
+        budget_bytes=config.budget_bytes,
+    )
 
-    utterance: NDArray[np.int64]
-    frame: NDArray[np.int64]
-    position: NDArray[np.int64]
-    label: NDArray[np.int64]
-    frames: NDArray[np.int64]
-    symbols: NDArray[np.int64]
-    shape: tuple[int, int, int]
 
-    def __len__(self) -> int:
-        return len(self.utterance)
-
-    @classmethod
-    def of(
-        cls, targets: Tensor, f_lens: Tensor, target_lens: Tensor, shape: tuple[int, ...], config: TransducerLossConfig
-    ) -> Nodes:
-        batch, most_frames, positions = shape
-        known = targets.detach().cpu().numpy().astype(np.int64)
-        frames, symbols = (lengths.detach().cpu().numpy().astype(np.int64) for lengths in (f_lens, target_lens))
-        for name, lengths in (("frames", frames), ("symbols", symbols)):
-            if lengths.shape != (batch,):
-                raise InputError(f"{lengths.shape} numbers of {name} for {batch} utterances")
-        if known.ndim != 2 or known.shape[0] != batch:
-            raise InputError(f"targets have shape {known.shape}", hint=f"they are [{batch}, symbols]")
-        most_symbols = min(positions - 1, known.shape[1])
-        for n, (t, u) in enumerate(zip(frames.tolist(), symbols.tolist(), strict=True)):
-            if not 1 <= t <= most_frames:
-                raise InputError(f"utterance {n} has {t} frames", hint=f"there must be 1 to {most_frames}")
-            if not 0 <= u <= most_symbols:
-                raise InputError(f"utterance {n} has {u} symbols", hint=f"there is room for 0 to {most_symbols}")
-            if config.mode == "modified" and u > t:
-                raise InputError(f"utterance {n} has {u} symbols in {t} frames", hint="modified allows one per frame")
-        counts = frames * (symbols + 1)
-        utterance = np.repeat(np.arange(batch), counts)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        frame, position = np.divmod(within, symbols[utterance] + 1)
-        padded = np.concatenate([known, np.full((batch, 1), -1)], axis=1)
-        label = np.where(position < symbols[utterance], padded[utterance, np.minimum(position, known.shape[1])], -1)
-        return cls(utterance, frame, position, label, frames, symbols, (batch, most_frames, positions))
-
-    def checked(self, vocabulary: int, blank: int) -> int:
-        """The blank's index counted from 0; `InputError` for a label that is the blank or not in the vocabulary."""
-        if not -vocabulary <= blank < vocabulary:
-            raise UsageError(f"blank is {blank}", hint=f"the vocabulary has {vocabulary} entries")
-        blank %= vocabulary
-        inside = self.position < self.symbols[self.utterance]
-        bad = inside & ((self.label < 0) | (self.label >= vocabulary) | (self.label == blank))
-        if bad.any():
-            i = int(bad.argmax())
-            what = "is the blank" if self.label[i] == blank else f"is outside the vocabulary of {vocabulary}"
-            raise InputError(f"utterance {self.utterance[i]}: symbol {self.position[i]}, {self.label[i]}, {what}")
-        return blank
-
-    def rows(self, part: slice = slice(None)) -> NDArray[np.int64]:
-        """Where nodes lie in a dense [B * T * (U + 1)]."""
-        _, most_frames, positions = self.shape
-        return (self.utterance[part] * most_frames + self.frame[part]) * positions + self.position[part]
-
-    def forward_backward(self, found: Emissions, config: TransducerLossConfig) -> Lattices:
-        if not (finite := np.isfinite(found.lse)).all():
-            i = int(finite.argmin())
-            raise InputError(f"utterance {self.utterance[i]}: the logits at frame {self.frame[i]} are not finite")
-        modified = config.mode == "modified"
-        lattices = fast.lattices(
-            found.blank, found.label, self.frames, self.symbols, modified=modified, threads=torch.get_num_threads()
-        )
-        if not (possible := lattices.log_z > -np.inf).all():
-            raise InputError(f"utterance {int(possible.argmin())} has probability 0 by these logits")
-        return lattices
+def _node_losses(lattices: Lattices, config: TransducerLossConfig) -> NodeLosses:
+    return NodeLosses(-lattices.log_z, lattices.blank, lattices.label * (1 + config.fastemit))
 
 
 class _FromLogits(torch.autograd.Function):
@@ -181,170 +150,53 @@ class _FromLogits(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, nodes: Nodes, config: TransducerLossConfig, clamp: float, softmax: bool
     ) -> Tensor:
-        blank = nodes.checked(logits.shape[-1], config.blank)
-        flat = logits.detach().contiguous().flatten(0, 2)
-        found = _emissions(flat, nodes.rows(), nodes.label, blank)
+        blank = nodes.checked_blank(logits.shape[-1], config.blank)
+        found = emissions(logits.detach().contiguous().flatten(0, 2), nodes.dense_rows(), nodes.label, blank)
+        nodes.refuse_unless_finite(found)
         if not softmax:
-            found = Emissions(np.zeros_like(found.lse), found.blank + found.lse, found.label + found.lse)
-        lattices = nodes.forward_backward(found, config)
+            found = Emissions(found.lse, found.blank + found.lse, found.label + found.lse)
+        losses = _node_losses(nodes.forward_backward(found), config)
         ctx.save_for_backward(logits)
-        ctx.rest = nodes, config, clamp, softmax, blank, found, lattices
-        return _losses(lattices, logits)
+        ctx.rest = nodes, clamp, softmax, blank, found.lse, losses
+        return losses.tensor(logits)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (logits,) = ctx.saved_tensors
-        nodes, config, clamp, softmax, blank, found, lattices = ctx.rest
-        occupied = _occupied(lattices, nodes, config, upstream)
-        gradient = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-        flat = gradient.flatten(0, 2)
+        nodes, clamp, softmax, blank, lse, losses = ctx.rest
+        p, q = losses.times(upstream, nodes)
+        d = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        for n, (t, u) in enumerate(zip(nodes.frames.tolist(), nodes.symbols.tolist(), strict=True)):
+            d[n, t:], d[n, :t, u + 1 :] = 0, 0
+        flat = d.flatten(0, 2)
         if softmax:
             x = logits.detach().contiguous().flatten(0, 2)
-            _gradient(x, nodes.rows(), nodes.label, blank, found.lse, *occupied, flat)
+            gradient(x, nodes.dense_rows(), nodes.label, blank, lse, p, q, flat)
         else:
-            rows = torch.from_numpy(nodes.rows())
-            labelled = nodes.label >= 0
-            flat[rows, blank] = torch.from_numpy(-occupied[0]).to(flat)
-            labels = torch.from_numpy(nodes.label[labelled])
-            flat[rows[labelled], labels] = torch.from_numpy(-occupied[1][labelled]).to(flat)
+            flat.zero_()
+            rows, labelled = torch.from_numpy(nodes.dense_rows()), nodes.label >= 0
+            flat[rows, blank] = torch.from_numpy(-p).to(flat)
+            flat[rows[labelled], torch.from_numpy(nodes.label[labelled])] = torch.from_numpy(-q[labelled]).to(flat)
         if clamp > 0:
-            gradient.clamp_(-clamp, clamp)
-        return gradient, None, None, None, None
+            d.clamp_(-clamp, clamp)
+        return d, None, None, None, None
 
 
-class _Chunked(torch.autograd.Function):
-    @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def forward(
-        ctx: Any,
-        f: Tensor,
-        g: Tensor,
-        joint: Callable[[Tensor, Tensor], Tensor],
-        nodes: Nodes,
-        config: TransducerLossConfig,
-        *parameters: Tensor,
-    ) -> Tensor:
-        chunks: list[Emissions] = []
-        step, first, blank = 1, 0, config.blank  # one node tells how large the vocabulary is
-        while first < len(nodes):
-            part = slice(first, first + step)
-            logits = joint(*_rows_of(f, g, nodes, part)).detach().contiguous()
-            if not first:
-                blank = nodes.checked(logits.shape[1], config.blank)
-                step = max(1, config.budget_bytes // (logits.shape[1] * logits.element_size()))
-            chunks.append(_emissions(logits, np.arange(len(logits)), nodes.label[part], blank))
-            first = part.stop
-        found = Emissions(
-            *(np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("lse", "blank", "label"))
-        )
-        lattices = nodes.forward_backward(found, config)
-        ctx.save_for_backward(f, g, *parameters)
-        ctx.rest = joint, nodes, config, blank, step, found.lse, lattices
-        return _losses(lattices, f)
+class _FromArcs(torch.autograd.Function):
+    """From the log-probabilities [2, nodes] of blank and label arcs, whose lattices have been computed."""
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, arcs: Tensor, nodes: Nodes, losses: NodeLosses) -> Tensor:
+        ctx.rest = nodes, losses, arcs.device, arcs.dtype
+        return losses.tensor(arcs)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        f, g, *parameters = ctx.saved_tensors
-        joint, nodes, config, blank, step, lse, lattices = ctx.rest
-        occupied = _occupied(lattices, nodes, config, upstream)
-        df, dg = torch.zeros_like(f).flatten(0, 1), torch.zeros_like(g).flatten(0, 1)
-        sums = [torch.zeros_like(parameter) for parameter in parameters]
-        for first in range(0, len(nodes), step):
-            part = slice(first, min(first + step, len(nodes)))
-            with torch.enable_grad():
-                rows = [row.detach().requires_grad_() for row in _rows_of(f, g, nodes, part)]
-                logits = joint(*rows)
-            d = torch.empty_like(logits, memory_format=torch.contiguous_format)
-            blank_here, label_here = (occupation[part] for occupation in occupied)
-            rows_here, labels = np.arange(len(logits)), nodes.label[part]
-            _gradient(logits.detach().contiguous(), rows_here, labels, blank, lse[part], blank_here, label_here, d)
-            drows_f, drows_g, *partial = torch.autograd.grad(logits, [*rows, *parameters], d, allow_unused=True)
-            for total, index, drows in (
-                (df, _frame_index(nodes, part), drows_f),
-                (dg, _symbol_index(nodes, part), drows_g),
-            ):
-                if drows is not None:
-                    total.index_add_(0, index.to(total.device), drows.to(total.dtype))
-            for total, own in zip(sums, partial, strict=True):
-                if own is not None:
-                    total += own
-        return df.view_as(f), dg.view_as(g), None, None, None, *sums
-
-
-def _frame_index(nodes: Nodes, part: slice) -> Tensor:
-    return torch.from_numpy(nodes.utterance[part] * nodes.shape[1] + nodes.frame[part])
-
-
-def _symbol_index(nodes: Nodes, part: slice) -> Tensor:
-    return torch.from_numpy(nodes.utterance[part] * nodes.shape[2] + nodes.position[part])
-
-
-def _rows_of(f: Tensor, g: Tensor, nodes: Nodes, part: slice) -> tuple[Tensor, Tensor]:
-    return (
-        f.flatten(0, 1)[_frame_index(nodes, part).to(f.device)],
-        g.flatten(0, 1)[_symbol_index(nodes, part).to(g.device)],
-    )
-
-
-def _emissions(flat: Tensor, rows: NDArray[np.int64], labels: NDArray[np.int64], blank: int) -> Emissions:
-    """`fast.emissions` of a detached, contiguous [rows, V] of any type, on any device."""
-    if flat.device.type == "cpu" and flat.dtype == torch.float32:
-        return fast.emissions(flat.numpy(), rows, labels, blank, threads=torch.get_num_threads())
-    x = flat[torch.from_numpy(rows).to(flat.device)]
-    x = x if x.dtype == torch.float64 else x.float()
-    lse = x.logsumexp(dim=1)
-    index = torch.from_numpy(labels).clamp(min=0).to(x.device)
-    label = (x.gather(1, index[:, None])[:, 0] - lse).double().cpu().numpy()
-    return Emissions(
-        lse.double().cpu().numpy(),
-        (x[:, blank] - lse).double().cpu().numpy(),
-        np.where(labels < 0, -np.inf, label),
-    )
-
-
-def _gradient(
-    flat: Tensor,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    blank: int,
-    lse: NDArray[np.float64],
-    occupied_blank: NDArray[np.float64],
-    occupied_label: NDArray[np.float64],
-    out: Tensor,
-) -> None:
-    """`fast.gradient` into `out`, contiguous [rows, V], of any type, on any device."""
-    if flat.device.type == "cpu" and flat.dtype == torch.float32:
-        arrays = lse, occupied_blank, occupied_label
-        fast.gradient(flat.numpy(), rows, labels, blank, *arrays, out.numpy(), threads=torch.get_num_threads())
-        return
-    index = torch.from_numpy(rows).to(flat.device)
-    x = flat[index]
-    x = x if x.dtype == torch.float64 else x.float()
-    column = {
-        name: torch.from_numpy(array).to(x)
-        for name, array in (("lse", lse), ("blank", occupied_blank), ("label", occupied_label))
-    }
-    d = (column["blank"] + column["label"])[:, None] * (x - column["lse"][:, None]).exp()
-    d[:, blank] -= column["blank"]
-    taken = torch.from_numpy(np.flatnonzero(labels >= 0)).to(x.device)
-    d[taken, torch.from_numpy(labels[labels >= 0]).to(x.device)] -= column["label"][taken]
-    out[index] = d.to(out.dtype)
-
-
-def _occupied(
-    lattices: Lattices, nodes: Nodes, config: TransducerLossConfig, upstream: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often the arcs of each node are taken, times what its utterance's loss is multiplied with afterwards."""
-    weight = upstream.double().cpu().numpy()[nodes.utterance]
-    return lattices.blank * weight, lattices.label * weight * (1 + config.fastemit)
-
-
-def _losses(lattices: Lattices, like: Tensor) -> Tensor:
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.from_numpy(-lattices.log_z).to(device=like.device, dtype=dtype)
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        nodes, losses, device, dtype = ctx.rest
+        taken = torch.from_numpy(np.stack(losses.times(upstream, nodes)))
+        return -taken.to(device=device, dtype=dtype), None, None
 
 
 def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
