@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from wieldy.speech.networks.bilstm import BlstmConfig, BlstmEncoder
 from wieldy.speech.networks.encoder import Encoder
+from wieldy.speech.networks.layer_trajectory import LayerTrajectoryConfig, LayerTrajectoryEncoder
 from wieldy.speech.networks.lstm import LstmConfig, LstmEncoder
 
-EncoderConfig = LstmConfig
-ENCODERS: dict[type[EncoderConfig], type[Encoder]] = {LstmConfig: LstmEncoder}
+EncoderConfig = LstmConfig | LayerTrajectoryConfig | BlstmConfig
+ENCODERS: dict[type[EncoderConfig], Any] = {
+    LstmConfig: LstmEncoder,
+    LayerTrajectoryConfig: LayerTrajectoryEncoder,
+    BlstmConfig: BlstmEncoder,
+}
 
 
 def build_encoder(input_dim: int, config: EncoderConfig) -> Encoder:
     """The encoder that `config` describes, for `input_dim` features a frame, with fresh weights."""
-    return ENCODERS[type(config)](input_dim, config)
+    encoder: Encoder = ENCODERS[type(config)](input_dim, config)
+    return encoder
