@@ -95,7 +95,14 @@ class Transducer(nn.Module):
         self.encoder_projection = nn.Linear(self.encoder.output_dim, config.joint)
         self.predictor_projection = nn.Linear(self.predictor.output_dim, config.joint, bias=False)
         self.joint = Joint(config.joint, config.vocabulary, head=config.head, activation=config.activation)
-        self.register_buffer("mean_encoding", torch.full((config.joint,), torch.nan))
+        for name, value in (
+            ("feature_mean", torch.zeros(config.input_dim)),
+            ("feature_deviation", torch.ones(config.input_dim)),
+            ("mean_encoding", torch.full((config.joint,), torch.nan)),
+        ):
+            self.register_buffer(name, value)
+        self.feature_mean: Tensor
+        self.feature_deviation: Tensor
         self.mean_encoding: Tensor
 
     def forward(self, x: Tensor, lens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,9 +113,18 @@ class Transducer(nn.Module):
         f, f_lens = self.encode(x, lens)
         return f, f_lens, self.predict(targets)
 
+    def hear(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's own outputs [B, T', D], before the joint's projection, and their lengths."""
+        y, lens = self.encoder(self.normalized(x), lens)
+        return y, lens
+
     def encode(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        y, lens = self.encoder(x, lens)
+        y, lens = self.hear(x, lens)
         return self.encoder_projection(y), lens
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """Features [..., F] with mean 0 and deviation 1 over the recordings that `measure_features_` was given."""
+        return (x - self.feature_mean) / self.feature_deviation
 
     def predict(self, targets: Tensor) -> Tensor:
         g: Tensor = self.predictor_projection(self.predictor(targets))
@@ -123,7 +139,7 @@ class Transducer(nn.Module):
 
     def step(self, x: Tensor, state: State, *, lens: Tensor | None = None, final: bool = False) -> tuple[Tensor, State]:
         """`Encoder.step`, projected: the f [B, t', J] that the next frames [B, t, F] complete, and the state."""
-        y, state = self.encoder.step(x, state, lens=lens, final=final)
+        y, state = self.encoder.step(self.normalized(x), state, lens=lens, final=final)
         return self.encoder_projection(y), state
 
     def start(self, n: int) -> tuple[Tensor, PredictorState]:
@@ -156,15 +172,15 @@ class Transducer(nn.Module):
     def measure_mean_encoding_(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set what stands for speech in the internal language model: the mean f over all frames of `batches`, pairs of
         features [B, T, F] and lengths [B]; about a hundred utterances will do. It is saved with the weights."""
-        total, count = torch.zeros_like(self.mean_encoding, dtype=torch.float64), 0
-        for x, lens in batches:
-            f, f_lens = self.encode(x, lens)
-            for row, frames in zip(f, f_lens.tolist(), strict=True):
-                total += row[:frames].double().sum(0)
-                count += frames
-        if not count:
-            raise InputError("no frames to take a mean of")
-        self.mean_encoding.copy_(total / count)
+        mean, _ = _moments(self.encode(x, lens) for x, lens in batches)
+        self.mean_encoding.copy_(mean)
+
+    @torch.no_grad()
+    def measure_features_(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set mean and deviation of the features, from `batches` as above. Before training; saved with the weights."""
+        mean, deviation = _moments(batches)
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(deviation.clamp(min=1e-3))  # a band without any sound stays as it is
 
     def save(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -183,3 +199,17 @@ class Transducer(nn.Module):
         network = cls(config_of(data, (TransducerConfig,), where))
         load_weights(folder, network)
         return network.eval()
+
+
+def _moments(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [F] over all frames of pairs of [B, T, F] and lengths [B], float64."""
+    total = square = torch.zeros((), dtype=torch.float64)
+    count = 0
+    for x, lens in batches:
+        for row, frames in zip(x, lens.tolist(), strict=True):
+            part = row[:frames].double()
+            total, square, count = total + part.sum(0), square + part.square().sum(0), count + frames
+    if not count:
+        raise InputError("no frames to take a mean of")
+    mean = total / count
+    return mean, (square / count - mean.square()).clamp(min=0).sqrt()
