@@ -30,7 +30,7 @@ def test_every_option_of_every_verb_is_explained(name: str, capsys: pytest.Captu
     command = getattr(importlib.import_module(cli.VERBS[name].module), cli.VERBS[name].command)
     assert command.__doc__.split("\n")[0].split(",")[0][:40] in " ".join(printed.split())
     for field in dataclasses.fields(command):
-        if field.name not in ("files", "names", "system", "action", "hypothesis", "reference"):
+        if field.name not in ("file", "files", "names", "system", "action", "hypothesis", "reference"):
             assert f"--{field.name.replace('_', '-')}" in printed
 
 

@@ -26,6 +26,7 @@ class Verb:
 
 VERBS = {
     "transcribe": Verb("wieldy.cli.transcribe", "Transcribe", "write down who said what and when"),
+    "captions": Verb("wieldy.cli.captions", "Captions", "write down what is said while it is said"),
     "diarize": Verb("wieldy.cli.diarize", "Diarize", "find out who spoke when, without the words"),
     "voices": Verb("wieldy.cli.voices", "Voices", "enroll people, whose names transcripts then carry"),
     "score": Verb("wieldy.cli.score", "Score", "compare a transcript with a reference"),

@@ -29,27 +29,28 @@ def load_config(kind: type[C], path: Path | None) -> C:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path given to --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    return _build(kind, data, str(path))
+    return _changed(kind(), data, str(path))
 
 
-def _build(kind: type[C], data: Mapping[str, Any], where: str) -> C:
-    hints = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass by contract
+def _changed(base: C, data: Mapping[str, Any], where: str) -> C:
+    """`base`, a dataclass, with the values that `data` has for its fields, at any depth."""
+    hints = typing.get_type_hints(type(base))
+    fields = {field.name for field in dataclasses.fields(base)}  # type: ignore[arg-type]  # a dataclass by contract
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(fields))}"
             raise UsageError(f"{where}: there is no option {key!r}", hint=meant)
-        values[key] = _value(hints[key], value, f"{where}: {key}")
-    return kind(**values)
+        values[key] = _value(hints[key], getattr(base, key), value, f"{where}: {key}")
+    return dataclasses.replace(base, **values)  # type: ignore[type-var]
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+def _value(hint: Any, default: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(default):
         if not isinstance(value, Mapping):
             raise UsageError(f"{where} is {value!r}", hint="it must be a table of options")
-        return _build(hint, value, where)
+        return _changed(default, value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
     allowed = _plain_types(hint)

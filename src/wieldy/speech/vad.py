@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,15 +90,34 @@ def speech_probability(
     More than one of onnxruntime's `threads` does not pay for a network this small (measured: 530x real time with one,
     500x with two). Raises `MissingError` where `detector` is "silero" and cannot run.
     """
-    session = None if detector == "energy" else _silero(threads)
-    if session is None and detector == "silero":
-        raise MissingError("Silero's speech detector cannot run", hint="pip install onnxruntime faster-whisper")
+    session = _session(detector, threads)
     frames = _frames(recording.channel(channel))
-    if session is not None:
-        return np.concatenate(list(_silero_probabilities(session, frames)))
-    if detector == "auto":
-        _log.warning("onnxruntime or Silero's network is missing: speech is detected by energy, which is less certain")
-    return _energy_probabilities(frames)
+    if session is None:
+        return _energy_probabilities(frames)
+    network = _Silero(session)
+    return np.concatenate([network.push(block) for block in frames])
+
+
+class SpeechMonitor:
+    """The probability of speech in sound that is still coming in; its memory does not grow.
+
+    Silero's values are those of `speech_probability`. By energy, a frame is compared with the noise floor of the last
+    minute and smoothed with the frames before it. Raises `MissingError` as `speech_probability` does.
+    """
+
+    def __init__(self, detector: Detector = "auto", *, threads: int = 1) -> None:
+        session = _session(detector, threads)
+        self._network = _Energy() if session is None else _Silero(session)
+        self._rest = np.zeros(0, np.float32)  # the beginning of a frame that is not complete yet
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples float32 [n]; give the probability of every frame they complete, float32 [frames]."""
+        waiting = np.concatenate([self._rest, samples])
+        complete = len(waiting) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = waiting[complete:]
+        if not complete:
+            return np.zeros(0, np.float32)
+        return self._network.push(waiting[:complete].reshape(-1, FRAME_SAMPLES))
 
 
 def segment(probabilities: np.ndarray, duration_ms: int, config: VadConfig = VadConfig()) -> tuple[Span, ...]:
@@ -155,25 +175,56 @@ def _frames(mono: Recording) -> Iterator[np.ndarray]:
         yield np.pad(block[0], (0, missing)).reshape(-1, FRAME_SAMPLES)
 
 
-def _silero_probabilities(session: onnxruntime.InferenceSession, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    h = c = np.zeros(STATE_SHAPE, np.float32)
-    before = np.zeros((1, CONTEXT_SAMPLES), np.float32)
-    for frames in blocks:
-        tails = np.concatenate([before, frames[:, -CONTEXT_SAMPLES:]])
-        before = tails[-1:]
-        probabilities, h, c = session.run(None, {"input": np.hstack([tails[:-1], frames]), "h": h, "c": c})
-        yield probabilities
+class _Silero:
+    """Silero's network with the state it carries from block to block."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._h = self._c = np.zeros(STATE_SHAPE, np.float32)
+        self._before = np.zeros((1, CONTEXT_SAMPLES), np.float32)
+
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Probabilities of the next frames, [n, FRAME_SAMPLES]."""
+        tails = np.concatenate([self._before, frames[:, -CONTEXT_SAMPLES:]])
+        self._before = tails[-1:]
+        inputs = {"input": np.hstack([tails[:-1], frames]), "h": self._h, "c": self._c}
+        probabilities: np.ndarray
+        probabilities, self._h, self._c = self._session.run(None, inputs)
+        return probabilities
+
+
+class _Energy:
+    """Energy and flatness against the noise floor so far."""
+
+    def __init__(self) -> None:
+        self._levels: deque[float] = deque(maxlen=BLOCK_FRAMES)
+        self._evidence: deque[float] = deque([0.0] * SMOOTHING_FRAMES, maxlen=SMOOTHING_FRAMES)
+
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Probabilities of the next frames, [n, FRAME_SAMPLES]."""
+        level, flatness = _level_and_flatness(frames)
+        self._levels.extend(level.tolist())
+        smoothed = []
+        for value in _evidence(level, flatness, np.percentile(self._levels, 10)):
+            self._evidence.append(float(value))
+            smoothed.append(sum(self._evidence) / SMOOTHING_FRAMES)
+        return np.array(smoothed, np.float32)
 
 
 def _energy_probabilities(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Loud and tonal against the recording's own noise floor, as a number in (0, 1)."""
     level, flatness = (np.concatenate(values) for values in zip(*map(_level_and_flatness, blocks), strict=True))
-    floor = max(np.percentile(level, 10), SILENCE_DB)
-    loud = 1 / (1 + np.exp((floor + SPEECH_ABOVE_FLOOR_DB - level) / 2))
-    tonal = 1 / (1 + np.exp((flatness - SPEECH_FLATNESS) / 0.05))
-    evidence = np.pad(loud * tonal, SMOOTHING_FRAMES // 2, mode="edge")
-    smoothed = np.convolve(evidence, np.full(SMOOTHING_FRAMES, 1 / SMOOTHING_FRAMES), mode="valid")
+    evidence = _evidence(level, flatness, np.percentile(level, 10))
+    padded = np.pad(evidence, SMOOTHING_FRAMES // 2, mode="edge")
+    smoothed = np.convolve(padded, np.full(SMOOTHING_FRAMES, 1 / SMOOTHING_FRAMES), mode="valid")
     return smoothed.astype(np.float32)
+
+
+def _evidence(level: np.ndarray, flatness: np.ndarray, floor: float) -> np.ndarray:
+    """How loud and tonal each frame is, in (0, 1)."""
+    loud = 1 / (1 + np.exp((max(floor, SILENCE_DB) + SPEECH_ABOVE_FLOOR_DB - level) / 2))
+    tonal = 1 / (1 + np.exp((flatness - SPEECH_FLATNESS) / 0.05))
+    return loud * tonal
 
 
 def _level_and_flatness(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +233,16 @@ def _level_and_flatness(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     band = spectrum[:, SPEECH_BAND] + 1e-12
     mean = band.mean(axis=1)
     return 10 * np.log10(mean), np.exp(np.log(band).mean(axis=1)) / mean
+
+
+def _session(detector: Detector, threads: int) -> onnxruntime.InferenceSession | None:
+    """The network that `detector` means, None for energy."""
+    session = None if detector == "energy" else _silero(threads)
+    if session is None and detector == "silero":
+        raise MissingError("Silero's speech detector cannot run", hint="pip install onnxruntime faster-whisper")
+    if session is None and detector == "auto":
+        _log.warning("onnxruntime or Silero's network is missing: speech is detected by energy, which is less certain")
+    return session
 
 
 @functools.lru_cache(maxsize=2)

@@ -76,7 +76,7 @@ def test_the_reader_is_only_a_little_ahead(faster_whisper: FasterWhisper) -> Non
 
     results = faster_whisper.transcribe(audio())
     next(results)
-    assert len(taken) <= 2 * faster_whisper.threads
+    assert len(taken) <= 2 * faster_whisper.workers
     results.close()
 
 

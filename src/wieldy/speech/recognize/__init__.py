@@ -94,4 +94,9 @@ def begins_word(piece: str) -> bool:
     return piece[:1].isspace() or "\u2e80" <= piece[:1] <= "\u9fff"
 
 
+def folded(word: str) -> str:
+    """A word as it is compared with another hearing of it: without case and the punctuation around it."""
+    return word.strip(".,;:!?\"'()").casefold()
+
+
 EngineName = Literal["auto", "faster-whisper", "transformers", "pocketsphinx"]

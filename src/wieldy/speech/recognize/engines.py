@@ -50,8 +50,14 @@ def choose_engine(config: RecognitionConfig) -> tuple[EngineName, str]:
     return "faster-whisper", ""
 
 
-def build(config: RecognitionConfig = RecognitionConfig(), *, offline: bool = False) -> Recognizer:
-    """Load the model into its engine. `MissingError` names what to run where model or engine is not there."""
+def build(
+    config: RecognitionConfig = RecognitionConfig(), *, offline: bool = False, workers: int | None = None
+) -> Recognizer:
+    """Load the model into its engine. `MissingError` names what to run where model or engine is not there.
+
+    `workers` is how many stretches faster-whisper decodes at once, by default one per core: 1 is slower in all, but
+    faster for a single stretch.
+    """
     engine, _ = choose_engine(config)
     recognizer: Recognizer
     if engine == "pocketsphinx":
@@ -70,7 +76,12 @@ def build(config: RecognitionConfig = RecognitionConfig(), *, offline: bool = Fa
 
         folder = weights.as_ctranslate2(weights.locate(config.model, offline=offline))
         recognizer = FasterWhisper(
-            folder, model_id=config.model, language=config.language, beam_size=config.beam_size, threads=config.threads
+            folder,
+            model_id=config.model,
+            language=config.language,
+            beam_size=config.beam_size,
+            threads=config.threads,
+            workers=workers,
         )
     languages = recognizer.capabilities.languages
     if config.language is None or languages is None or config.language in languages:

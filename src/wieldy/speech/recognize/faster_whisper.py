@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class FasterWhisper:
     """A CTranslate2 Whisper from a local folder.
 
-    `threads` is how many chunks are decoded at once. `language` is a code, or None to detect it per chunk with a
-    multilingual model. `beam_size` 5 is Whisper's own default.
+    `threads` are the cores it uses, by default all, and `workers` how many chunks are decoded at once, by default one
+    per core. `language` is a code, or None to detect it per chunk with a multilingual model. `beam_size` 5 is Whisper's
+    own default.
     """
 
     name = "faster-whisper"
@@ -41,17 +42,19 @@ class FasterWhisper:
         language: str | None = None,
         beam_size: int = 5,
         threads: int | None = None,
+        workers: int | None = None,
         compute_type: str = "int8",
     ) -> None:
         from faster_whisper import WhisperModel
 
-        self.threads = threads or os.cpu_count() or 1
+        threads = threads or os.cpu_count() or 1
+        self.workers = min(workers or threads, threads)
         self.model: WhisperModel = WhisperModel(
             str(folder),
             device="cpu",
             compute_type=compute_type,
-            cpu_threads=1,
-            num_workers=self.threads,
+            cpu_threads=threads // self.workers,
+            num_workers=self.workers,
             local_files_only=True,
         )
         self.model_id = model_id or folder.name
@@ -67,14 +70,14 @@ class FasterWhisper:
         )
 
     def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
-        """One hypothesis per stretch of audio, in order, `threads` of them under way at a time."""
-        with ThreadPoolExecutor(self.threads) as pool:
+        """One hypothesis per stretch of audio, in order, `workers` of them under way at a time."""
+        with ThreadPoolExecutor(self.workers) as pool:
             under_way: deque[Future[Hypothesis]] = deque()
             try:
                 for samples in audio:
                     under_way.append(pool.submit(self._decode, samples, avoid_repeats))
                     # Twice the workers: the reader stays ahead of them and never holds more than that.
-                    while len(under_way) >= 2 * self.threads:
+                    while len(under_way) >= 2 * self.workers:
                         yield under_way.popleft().result()
                 while under_way:
                     yield under_way.popleft().result()

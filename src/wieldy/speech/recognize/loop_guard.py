@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wieldy.speech.recognize import Hypothesis
+from wieldy.speech.recognize import Hypothesis, folded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ _FEW = 5  # words below which their rate says nothing
 
 def find_loop(words: Sequence[str], max_repeats: int) -> tuple[int, int, int] | None:
     """First `(start, length, repeats)` of an n-gram that stands `max_repeats` times in a row or more, else None."""
-    folded = [_fold(word) for word in words]
-    for start in range(len(folded)):
+    texts = [folded(word) for word in words]
+    for start in range(len(texts)):
         for length in range(1, LONGEST_LOOP + 1):
-            gram, repeats = folded[start : start + length], 1
-            while len(gram) == length and folded[start + repeats * length : start + (repeats + 1) * length] == gram:
+            gram, repeats = texts[start : start + length], 1
+            while len(gram) == length and texts[start + repeats * length : start + (repeats + 1) * length] == gram:
                 repeats += 1
             if repeats >= max_repeats:
                 return start, length, repeats
@@ -85,7 +85,3 @@ def guarded(
 
 def _warned(hypothesis: Hypothesis, warning: str) -> Hypothesis:
     return dataclasses.replace(hypothesis, warnings=(*hypothesis.warnings, warning))
-
-
-def _fold(word: str) -> str:
-    return word.strip(".,;:!?\"'()").casefold()
