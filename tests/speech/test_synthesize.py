@@ -65,6 +65,27 @@ def test_words_lie_where_the_sound_is(name):
             assert loudness(speech, start, end) < 0.1
 
 
+@pytest.mark.parametrize("name", ["heart", "slt", "espeak-m3", "heart-lowered"])
+def test_phones_lie_in_their_words(name):
+    speech = say("Order seven apples.", ready(name))
+    times = [time for phone in speech.phones for time in phone[1:]]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= speech.samples.size / speech.sample_rate
+    # hibari's words end where a pause begins, which is inside the time of a phone.
+    middles = [(phone.start_s + phone.end_s) / 2 for phone in speech.phones]
+    inside = [[word.start_s <= middle <= word.end_s for middle in middles] for word in speech.words]
+    assert [sum(row) for row in inside] == pytest.approx([4, 5, 5], abs=2)
+    assert sum(map(any, zip(*inside, strict=True))) >= len(middles) - 2
+
+
+def test_flite_names_the_phones_of_each_word():
+    speech = say("Order seven apples.", ready("slt"))
+    spelled = [
+        [phone.symbol for phone in speech.phones if word.start_s <= phone.start_s < word.end_s] for word in speech.words
+    ]
+    assert spelled == [["ao", "r", "d", "er"], ["s", "eh", "v", "ax", "n"], ["ae", "p", "ax", "l", "z"]]
+
+
 def test_an_echoing_voice_shares_its_time_out():
     speech = say(TEXT, ready("espeak-f2"))  # its echo fills the gaps that would tell the words' times
     assert speech.source == "interpolated"

@@ -30,7 +30,7 @@ from wieldy.speech.tokens import Tokenizer
 
 SAMPLE_RATE = 16_000  # Hz, unless a caller says otherwise
 TRANSCRIPTS = "transcripts.tsv"
-_SOUNDS = frozenset({".flac", ".mp3", ".ogg", ".opus", ".wav"})
+SOUNDS = frozenset({".flac", ".mp3", ".ogg", ".opus", ".wav"})
 _MANIFESTS = ("cuts.jsonl.gz", "cuts.jsonl", "recordings.jsonl.gz", "recordings.jsonl")
 
 
@@ -66,7 +66,7 @@ def read_manifest(path: Path | str) -> CutSet:
             return _manifest(path / name)
     if (path / TRANSCRIPTS).is_file():
         return CutSet.from_cuts(_listed(path / TRANSCRIPTS))
-    sounds = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SOUNDS)
+    sounds = sorted(file for file in path.rglob("*") if file.suffix.lower() in SOUNDS)
     if not sounds:
         raise InputError(f"{path} has no recordings", hint="see wieldy.speech.corpus.read_manifest for what is read")
     return CutSet.from_cuts(recorded(file, _beside(file), name=str(file.relative_to(path))) for file in sounds)

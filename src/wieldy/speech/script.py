@@ -1,11 +1,14 @@
-"""Plain English for simulated meetings: sentences from the templates in `script.toml`, never the same one twice."""
+"""Sentences from a grammar, never the same one twice; without another one, plain English for simulated meetings.
+
+A grammar is a mapping of "templates" and the "lists" that fill them, as in `script.toml`.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -19,9 +22,9 @@ def _grammar() -> dict[str, Any]:
     return tomllib.loads(resources.files("wieldy.speech").joinpath("script.toml").read_text(encoding="utf-8"))
 
 
-def sentences(rng: np.random.Generator) -> Iterator[str]:
+def sentences(rng: np.random.Generator, grammar: Mapping[str, Any] | None = None) -> Iterator[str]:
     """Sentences without end, all different, templates and words drawn evenly."""
-    grammar = _grammar()
+    grammar = grammar or _grammar()
     said: set[str] = set()
     while True:
         for _ in range(1000):

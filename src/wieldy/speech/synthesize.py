@@ -76,14 +76,24 @@ class SpokenWord(NamedTuple):
     end_s: float
 
 
+class SpokenPhone(NamedTuple):
+    """A sound as its engine names it and when it was made, in seconds from the start of the samples."""
+
+    symbol: str
+    start_s: float
+    end_s: float
+
+
 @dataclass(frozen=True)
 class Speech:
-    """Spoken text. `samples` is float32 [n] in [-1, 1]; `source` says how the words' times came about."""
+    """Spoken text. `samples` is float32 [n] in [-1, 1]; `source` says how the words' times came about; `phones` are
+    what the engine said it spoke, none for recordings."""
 
     samples: np.ndarray
     sample_rate: int
     words: tuple[SpokenWord, ...]
     source: WordSource = "aligned"
+    phones: tuple[SpokenPhone, ...] = ()
 
     @classmethod
     def from_recording(cls, samples: np.ndarray, sample_rate: int, text: str) -> Speech:
@@ -144,7 +154,12 @@ def say(text: str, voice: Voice | str, *, seed: int = 0, speed: float = 1.0) -> 
     # A raised voice is played faster, so it has to be spoken slower.
     spoken = _spoken(words, chosen, seed, speed / chosen.pitch)
     samples, rate = spoken.samples, spoken.sample_rate
-    found = _word_times(words, spoken)
+    phones = [
+        SpokenPhone(symbol, float(start), float(end))
+        for symbol, start, end in spoken.phones
+        if symbol not in _NOT_A_SOUND
+    ]
+    found = _word_times(words, phones, spoken.alone)
     if found and chosen.engine in ("hibari", "piper"):
         found = _without_pauses(found, samples, rate)
     if chosen.pitch != 1.0:
@@ -152,9 +167,11 @@ def say(text: str, voice: Voice | str, *, seed: int = 0, speed: float = 1.0) -> 
 
         samples = soxr.resample(samples, rate * chosen.pitch, rate)
         found = found and [SpokenWord(w.text, w.start_s / chosen.pitch, w.end_s / chosen.pitch) for w in found]
+        phones = [SpokenPhone(p.symbol, p.start_s / chosen.pitch, p.end_s / chosen.pitch) for p in phones]
     if found is None:
-        return Speech(samples, rate, _shared_out(words, *_loud_part(samples, rate)), "interpolated")
-    return Speech(samples, rate, tuple(found))
+        shared_out = _shared_out(words, *_loud_part(samples, rate))
+        return Speech(samples, rate, shared_out, "interpolated", tuple(phones))
+    return Speech(samples, rate, tuple(found), "aligned", tuple(phones))
 
 
 # Flite also has kal at 8 kHz and awb_time, which only tells the time.
@@ -199,19 +216,13 @@ def _missing(engine: EngineName, *, offline: bool = False) -> MissingError | Non
 # --- the engines: words in, samples and timed sounds out --------------------------------------------------------------
 
 
-class _Sound(NamedTuple):
-    symbol: str
-    start_s: float
-    end_s: float
-
-
 @dataclass(frozen=True)
 class _Spoken:
     """What an engine made. `alone[i]` are the symbols of word i pronounced alone."""
 
     samples: np.ndarray
     sample_rate: int
-    sounds: Sequence[_Sound]
+    phones: Sequence[SpokenPhone]
     alone: Sequence[Sequence[str]]
 
 
@@ -233,7 +244,7 @@ def _hibari(words: Sequence[str], seed: int, speed: float) -> _Spoken:
     engine = _hibari_engine()
     rng = np.random.default_rng(seed)
     pieces: list[np.ndarray] = []
-    sounds: list[_Sound] = []
+    phones: list[SpokenPhone] = []
     offset = 0.0
     for phonemes in engine.phonemize(" ".join(words)):
         known = [symbol for symbol in phonemes if symbol in engine.vocab]
@@ -243,11 +254,11 @@ def _hibari(words: Sequence[str], seed: int, speed: float) -> _Spoken:
         # Durations are in equal units, one per phoneme id, and cover the samples.
         unit = samples.size / durations.sum() / dsp.SR
         ends = np.maximum(0.0, offset + np.cumsum(durations) * unit - _HIBARI_LEAD_S)
-        sounds += map(_Sound, known, ends[:-2], ends[1:-1])  # the first and last id are silence
+        phones += map(SpokenPhone, known, ends[:-2], ends[1:-1])  # the first and last id are silence
         pieces.append(samples)
         offset += samples.size / dsp.SR
     alone = [list("".join(engine.phonemize(word))) for word in words]
-    return _Spoken(np.concatenate(pieces or [np.zeros(0, np.float32)]), dsp.SR, sounds, alone)
+    return _Spoken(np.concatenate(pieces or [np.zeros(0, np.float32)]), dsp.SR, phones, alone)
 
 
 # hibari sounds this much earlier than its durations say: the median at the starts of 15 sentences and after the commas
@@ -272,12 +283,17 @@ def _flite(words: Sequence[str], variant: str, speed: float) -> _Spoken:
         printed = _output("flite", *settings, "-t", " ".join(words), "-o", str(wav))
         samples, rate = _read_wav(wav)
     ends = [(symbol, float(end)) for symbol, _, end in (item.partition(":") for item in printed.split())]
-    sounds = [_Sound(symbol, before, end) for (_, before), (symbol, end) in zip([("", 0.0), *ends], ends, strict=False)]
-    # A full stop after each word makes flite pause between them. All its voices share one dictionary; kal is quick.
-    text = ". ".join(_bare(word) for word in words) + "."
-    printed = _output("flite", "-voice", "kal", "-ps", "-t", text, "none")
-    alone = [group.split() for group in re.split(r"\bpau\b", printed) if group.strip()]
-    return _Spoken(samples, rate, [sound for sound in sounds if sound.symbol != "pau"], alone)
+    starts = [0.0, *(end for _, end in ends)]
+    phones = [SpokenPhone(symbol, start, end) for start, (symbol, end) in zip(starts, ends, strict=False)]
+    alone = [_flite_alone(_bare(word)) for word in words]
+    return _Spoken(samples, rate, [phone for phone in phones if phone.symbol != "pau"], alone)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _flite_alone(word: str) -> tuple[str, ...]:
+    # All its voices share one dictionary; kal is quick.
+    printed = _output("flite", "-voice", "kal", "-ps", "-t", f"{word}.", "none")
+    return tuple(symbol for symbol in printed.split() if symbol != "pau")
 
 
 _ESPEAK_GAP_S = 0.2  # asked for between words; longer than any closure inside a word (up to 0.09 s here)
@@ -290,11 +306,11 @@ def _espeak(words: Sequence[str], variant: str, speed: float) -> _Spoken:
     if len(bounds) != len(groups):  # a variant with an echo fills the gaps
         samples, rate = _espeak_wav(words, variant, speed, gap_s=0.0)
         return _Spoken(samples, rate, [], [])
-    sounds: list[_Sound] = []
+    phones: list[SpokenPhone] = []
     for group, (start, end) in zip(groups, bounds, strict=True):
         edges = np.linspace(start, end, len(group) + 1)
-        sounds += map(_Sound, group, edges[:-1], edges[1:])
-    return _Spoken(samples, rate, sounds, _espeak_alone(words))
+        phones += map(SpokenPhone, group, edges[:-1], edges[1:])
+    return _Spoken(samples, rate, phones, _espeak_alone(words))
 
 
 def _espeak_wav(words: Sequence[str], variant: str, speed: float, gap_s: float) -> tuple[np.ndarray, int]:
@@ -354,10 +370,10 @@ def _piper(words: Sequence[str], speed: float) -> _Spoken:
     )
     samples = waveform.reshape(-1)
     ends = np.cumsum(durations.reshape(-1)) * (samples.size / durations.sum() / rate)
-    sounds = [  # each symbol is followed by a pad id, which sounds like the end of it
-        _Sound(symbol, ends[1 + 2 * i], ends[3 + 2 * i]) for i, symbol in enumerate(symbols)
+    phones = [  # each symbol is followed by a pad id, which sounds like the end of it
+        SpokenPhone(symbol, ends[1 + 2 * i], ends[3 + 2 * i]) for i, symbol in enumerate(symbols)
     ]
-    return _Spoken(samples, rate, sounds, _espeak_alone(words))
+    return _Spoken(samples, rate, phones, _espeak_alone(words))
 
 
 @functools.cache
@@ -446,14 +462,16 @@ def _bare(word: str) -> str:
     return re.sub(r"^[^\w]+|[^\w]+$", "", word)
 
 
-def _word_times(words: Sequence[str], spoken: _Spoken) -> list[SpokenWord] | None:
-    """When each word was spoken, or None where a word has no sound of its own."""
-    sounds = [sound for sound in spoken.sounds if sound.symbol not in _NOT_A_SOUND]
-    if len(spoken.alone) != len(words) or not sounds:
+def _word_times(
+    words: Sequence[str], phones: Sequence[SpokenPhone], pronounced: Sequence[Sequence[str]]
+) -> list[SpokenWord] | None:
+    """When each word was spoken, from the phones of the whole and of each word pronounced alone; None where a word has
+    no sound of its own."""
+    if len(pronounced) != len(words) or not phones:
         return None
-    alone = [[symbol for symbol in word if symbol not in _NOT_A_SOUND] for word in spoken.alone]
+    alone = [[symbol for symbol in word if symbol not in _NOT_A_SOUND] for word in pronounced]
     lengths = np.cumsum([0, *map(len, alone)])
-    heard = [sound.symbol for sound in sounds]
+    heard = [phone.symbol for phone in phones]
     matcher = difflib.SequenceMatcher(None, [symbol for word in alone for symbol in word], heard, autojunk=False)
     # Where the words alone and the sentence differ (reduced vowels), position goes on in proportion.
     blocks = matcher.get_opcodes()
@@ -462,7 +480,7 @@ def _word_times(words: Sequence[str], spoken: _Spoken) -> list[SpokenWord] | Non
     if (np.diff(firsts) < 1).any():
         return None
     return [
-        SpokenWord(word, float(sounds[first].start_s), float(sounds[last - 1].end_s))
+        SpokenWord(word, phones[first].start_s, phones[last - 1].end_s)
         for word, first, last in zip(words, firsts[:-1], firsts[1:], strict=True)
     ]
 
