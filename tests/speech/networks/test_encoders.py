@@ -18,9 +18,16 @@ from wieldy.speech.networks.encoder import Encoder  # noqa: E402
 from wieldy.speech.networks.encoders import EncoderConfig, build_encoder  # noqa: E402
 from wieldy.speech.networks.layer_trajectory import LayerTrajectoryConfig  # noqa: E402
 from wieldy.speech.networks.lstm import LstmConfig  # noqa: E402
+from wieldy.speech.networks.streaming_config import StreamingConfig  # noqa: E402
 
 FEATURES = 8
+VGG = {"front": "vgg", "channels": (5, 6), "planes": 2}
 LSTM = {"layers": 2, "hidden": 10, "projection": 6}
+
+
+def streaming(mode: str, **settings: object) -> StreamingConfig:
+    return StreamingConfig(mode=mode, **{"layers": 2, "size": 8, "heads": 2, "feed_forward": 12, **settings})
+
 
 CONFIGS: dict[str, EncoderConfig] = {
     "lstm": LstmConfig(**LSTM),
@@ -34,6 +41,20 @@ CONFIGS: dict[str, EncoderConfig] = {
     "blstm": BlstmConfig(layers=2, hidden=6),
     "lc-blstm": BlstmConfig(layers=3, hidden=6, chunk=6, right=3),
     "lc-blstm of pairs": BlstmConfig(layers=2, hidden=6, chunk=4, right=6, stack=2),
+    "full": streaming("full"),
+    "mask": streaming("mask", left=3, right=2),
+    "mask, layer by layer": streaming("mask", left=(2, 5), right=(0, 3), subsampling=2, norm="sandwich"),
+    "mask with convolution": streaming("mask", left=3, right=1, convolution=3, positions="none"),
+    "chunk": streaming("chunk", chunk=4, left=8),
+    "chunk without past": streaming("chunk", chunk=3, left=0, norm="post"),
+    "chunk of pairs with more to the right": streaming("chunk", chunk=4, left=4, right=3, subsampling=2),
+    "chunk with convolution": streaming("chunk", chunk=4, left=4, right=2, convolution=6, norm="sandwich"),
+    "chunk without positions": streaming("chunk", chunk=2, left=4, positions="none", norm="pre_no_final"),
+    "xl": streaming("xl", chunk=4, left=6, convolution=2),
+    "xl of single frames": streaming("xl", chunk=1, left=5, right=2),
+    "vgg": streaming("chunk", chunk=2, left=2, **VGG, subsampling=4),
+    "vgg centred": streaming("chunk", chunk=2, left=2, **VGG, subsampling=2, centred=True),
+    "vgg centred, mask": streaming("mask", left=1, right=1, **VGG, subsampling=4, centred=True),
 }
 every_encoder = pytest.mark.parametrize("name", CONFIGS)
 
@@ -62,7 +83,7 @@ def streamed(encoder: Encoder, x: Tensor, lens: Tensor, pieces: list[int]) -> Te
 
 
 @every_encoder
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=4)
 @hypothesis.given(
     pieces=st.lists(st.integers(0, 9), max_size=12), lens=st.lists(st.integers(0, 37), min_size=1, max_size=3)
 )

@@ -62,8 +62,8 @@ class BlstmEncoder(Encoder):
 
     def _start(self, batch: int, device: torch.device) -> State:
         return {
-            "stack": torch.zeros(batch, 0, self.input_dim, device=device),
-            "waiting": torch.zeros(batch, 0, self.input_dim * self.config.stack, device=device),
+            "stack": self._zeros(batch, 0, self.input_dim, device=device),
+            "waiting": self._zeros(batch, 0, self.input_dim * self.config.stack, device=device),
             "first": 0,
             "onward": [layer.start(batch, device) for layer in self.onward],  # type: ignore[operator]
         }
@@ -71,7 +71,7 @@ class BlstmEncoder(Encoder):
     def _step(self, x: Tensor, state: State, ends: Tensor, final: bool) -> tuple[Tensor, State]:
         x, rest = self.stack(x, state["stack"], final)
         x = torch.cat([state["waiting"], x], dim=1) if state["waiting"].shape[1] else x
-        first, onward = state["first"], state["onward"]
+        ends, first, onward = self.output_lens(ends), state["first"], state["onward"]
         outputs = [x.new_zeros(x.shape[0], 0, self.output_dim)]
         chunk, right = self.config.chunk or x.shape[1], self.config.right
         while x.shape[1] and (final or (self.config.chunk and x.shape[1] >= chunk + right)):

@@ -72,7 +72,7 @@ class Encoder(nn.Module, ABC):
         if lens is not None or bool((ends < RUNNING).any()):
             x = zeroed(x, ends, state["seen"])
         seen = state["seen"] + frames
-        y, inner = self._step(x, state["inner"], self.output_lens(ends), final)
+        y, inner = self._step(x, state["inner"], ends, final)
         y = zeroed(y, self.output_lens(ends), state["given"])
         given = state["given"] + y.shape[1]
         return y, {"seen": seen, "given": given, "ended": final, "ends": ends, "inner": inner}
@@ -86,8 +86,11 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def _step(self, x: Tensor, state: State, ends: Tensor, final: bool) -> tuple[Tensor, State]:
-        """As `step`, for x that is zero beyond the ends; `ends` [B] are those of the outputs, `RUNNING` where unknown.
-        What is returned beyond them does not matter."""
+        """As `step`, for x that is zero beyond `ends` [B], in input frames, `RUNNING` where an utterance goes on. What
+        is returned beyond the end does not matter."""
+
+    def _zeros(self, *shape: int, device: torch.device) -> Tensor:
+        return torch.zeros(*shape, device=device, dtype=next(self.parameters()).dtype)
 
 
 def within(ends: Tensor, first: int, frames: int) -> Tensor:

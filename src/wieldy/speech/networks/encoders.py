@@ -8,12 +8,15 @@ from wieldy.speech.networks.bilstm import BlstmConfig, BlstmEncoder
 from wieldy.speech.networks.encoder import Encoder
 from wieldy.speech.networks.layer_trajectory import LayerTrajectoryConfig, LayerTrajectoryEncoder
 from wieldy.speech.networks.lstm import LstmConfig, LstmEncoder
+from wieldy.speech.networks.streaming_config import StreamingConfig
+from wieldy.speech.networks.streaming_transformer import StreamingEncoder
 
-EncoderConfig = LstmConfig | LayerTrajectoryConfig | BlstmConfig
+EncoderConfig = LstmConfig | LayerTrajectoryConfig | BlstmConfig | StreamingConfig
 ENCODERS: dict[type[EncoderConfig], Any] = {
     LstmConfig: LstmEncoder,
     LayerTrajectoryConfig: LayerTrajectoryEncoder,
     BlstmConfig: BlstmEncoder,
+    StreamingConfig: StreamingEncoder,
 }
 
 

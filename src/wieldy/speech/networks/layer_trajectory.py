@@ -69,9 +69,9 @@ class LayerTrajectoryEncoder(Encoder):
         return AlgorithmicLatency.of_chunks(1, right, self.subsampling, 0, past=float("inf"))
 
     def _start(self, batch: int, device: torch.device) -> State:
-        none = torch.zeros(batch, 0, self.output_dim, device=device, dtype=self.bottom.weight.dtype)
+        none = self._zeros(batch, 0, self.output_dim, device=device)
         return {
-            "stack": torch.zeros(batch, 0, self.input_dim, device=device),
+            "stack": self._zeros(batch, 0, self.input_dim, device=device),
             "time": [layer.start(batch, device) for layer in self.time],  # type: ignore[operator]
             "waiting": [(none, none, none) for _ in self.depth],
             "first": [0 for _ in self.depth],
@@ -80,7 +80,7 @@ class LayerTrajectoryEncoder(Encoder):
     def _step(self, x: Tensor, state: State, ends: Tensor, final: bool) -> tuple[Tensor, State]:
         x, rest = self.stack(x, state["stack"], final)
         h, s = x, self.bottom(x)
-        c = torch.zeros_like(s)
+        c, ends = torch.zeros_like(s), self.output_lens(ends)
         after: State = {"stack": rest, "time": [], "waiting": [], "first": []}
         for index, (time, depth) in enumerate(zip(self.time, self.depth, strict=True)):
             h = functional.dropout(h, self.config.dropout, self.training and index > 0)

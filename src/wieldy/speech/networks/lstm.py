@@ -71,7 +71,7 @@ class LstmEncoder(Encoder):
 
     def _start(self, batch: int, device: torch.device) -> State:
         return {
-            "stack": torch.zeros(batch, 0, self.input_dim, device=device),
+            "stack": self._zeros(batch, 0, self.input_dim, device=device),
             "lstm": self.lstm.start(batch, device),
         }
 
