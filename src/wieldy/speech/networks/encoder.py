@@ -9,6 +9,7 @@ Notation: B utterances, T input frames, F input features, T' = ceil(T / subsampl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,9 +39,10 @@ class Encoder(nn.Module, ABC):
     def output_lens(self, lens: Tensor) -> Tensor:
         return torch.div(lens + self.subsampling - 1, self.subsampling, rounding_mode="floor")
 
-    def init_state(self, batch: int, device: torch.device | str = "cpu") -> State:
-        """The state before the first frame of `batch` streams."""
+    def init_state(self, batch: int, device: torch.device | str = "cpu", *, utterances: Sequence[str] = ()) -> State:
+        """The state before the first frame of `batch` streams. With their names, `step` notices a mix-up."""
         return {
+            "utterances": tuple(utterances),
             "seen": 0,
             "given": 0,
             "ended": False,
@@ -48,7 +50,15 @@ class Encoder(nn.Module, ABC):
             "inner": self._start(batch, torch.device(device)),
         }
 
-    def step(self, x: Tensor, state: State, *, lens: Tensor | None = None, final: bool = False) -> tuple[Tensor, State]:
+    def step(
+        self,
+        x: Tensor,
+        state: State,
+        *,
+        lens: Tensor | None = None,
+        final: bool = False,
+        utterances: Sequence[str] = (),
+    ) -> tuple[Tensor, State]:
         """The outputs [B, t', D] that the next frames `x` [B, t, F] of the streams complete, and the state after them.
 
         All outputs of a stream, concatenated, are those of `forward`. `lens` [B] says how many of the t frames belong
@@ -61,6 +71,9 @@ class Encoder(nn.Module, ABC):
             )
         if state["ended"]:
             raise UsageError("frames after the final ones", hint="begin a new stream with init_state")
+        for n, (old, new) in enumerate(zip(state["utterances"], utterances, strict=False)):
+            if old != new:
+                raise InputError(f"row {n} goes on with {new!r}, but remembers {old!r}", hint="reset that row first")
         frames, ends = x.shape[1], state["ends"]
         if lens is not None:
             late = (ends < state["seen"]) & (lens > 0)
@@ -75,7 +88,8 @@ class Encoder(nn.Module, ABC):
         y, inner = self._step(x, state["inner"], ends, final)
         y = zeroed(y, self.output_lens(ends), state["given"])
         given = state["given"] + y.shape[1]
-        return y, {"seen": seen, "given": given, "ended": final, "ends": ends, "inner": inner}
+        after = {"seen": seen, "given": given, "ended": final, "ends": ends, "inner": inner}
+        return y, {**after, "utterances": state["utterances"]}
 
     @abstractmethod
     def latency(self) -> AlgorithmicLatency:

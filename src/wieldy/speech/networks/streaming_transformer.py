@@ -17,6 +17,8 @@ Notation: B utterances, N chunks, c frames in a chunk, r more that it sees, D fe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,33 +51,33 @@ class StreamingEncoder(Encoder):
     def latency(self) -> AlgorithmicLatency:
         return self.config.latency()
 
-    def reset(self, state: State, rows: Tensor) -> State:
+    def reset(self, state: State, rows: Tensor, *, utterances: Sequence[str] = ()) -> State:
         """`state` with a new utterance from the next frame on in each of `rows`, a mask [B]: its memory is forgotten.
 
         For training on consecutive pieces of many utterances, where they end at different times. `UsageError` inside a
-        chunk: pieces have to be whole chunks, without `right`, and modes other than chunk and xl do not reset.
+        chunk, and where frames beyond a chunk are awaited.
         """
-        inner = state["inner"]
-        held = [inner["waiting"], *inner["front"].values()] if self.config.front == "stack" else [inner["waiting"]]
-        over = inner["front"].get("over", []) if self.config.front == "vgg" else []
-        if self.config.mode not in ("chunk", "xl") or self.config.centred or any(x.shape[1] for x in held):
+        config, inner = self.config, state["inner"]
+        if config.mode not in ("chunk", "xl") or config.right or config.front_look_ahead:
             raise UsageError(
-                "a reset inside a chunk", hint="feed whole chunks, in mode chunk or xl, without look-ahead"
+                f"a reset in mode {config.mode}", hint="take chunk or xl, without look-ahead beyond chunks"
             )
-        if any(x.shape[2] for x in over):
-            raise UsageError("a reset inside a frame of the encoder", hint="feed whole chunks")
+        whole = config.chunk * config.subsampling
+        if state["seen"] % whole:
+            raise UsageError(f"a reset after {state['seen']} frames", hint=f"feed whole chunks, {whole} frames each")
         keep = (~rows).to(inner["waiting"].dtype)
 
         def cleared(x: Tensor) -> Tensor:
             return x * keep.view(-1, *[1] * (x.dim() - 1))
 
         front = dict(inner["front"])
-        if self.config.front == "vgg":
+        if config.front == "vgg":
             front["before"] = [cleared(x) for x in front["before"]]
         layers = [{**own, "before": cleared(own["before"])} for own in inner["layers"]]
         starts = inner["starts"].masked_fill(rows, inner["first"])
         ends = state["ends"].masked_fill(rows, RUNNING)
-        return {**state, "ends": ends, "inner": {**inner, "front": front, "layers": layers, "starts": starts}}
+        inner = {**inner, "front": front, "layers": layers, "starts": starts}
+        return {**state, "utterances": tuple(utterances), "ends": ends, "inner": inner}
 
     def _start(self, batch: int, device: torch.device) -> State:
         return {

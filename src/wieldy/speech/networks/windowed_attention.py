@@ -68,8 +68,8 @@ class RelativeAttention(nn.Module):
     def _distances(self, queries: int, keys: int, left: int) -> Tensor:
         """Sinusoids [queries + keys - 1, D] of all distances from a query back to a key, the largest first."""
         size = self.query.in_features
-        distance = torch.arange(queries - 1 + left, left - keys, -1, dtype=torch.float32)
-        rate = 10000 ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+        distance = torch.arange(queries - 1 + left, left - keys, -1, dtype=torch.float64)
+        rate = 10000 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
         angle = distance[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :size]
 
