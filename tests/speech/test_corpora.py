@@ -11,7 +11,7 @@ from lhotse.cut import CutSet
 
 from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech import corpora, synthesize
-from wieldy.speech.corpora import CorpusConfig, digit_strings, digits_corpus, named_corpus, sentences, spoken
+from wieldy.speech.corpora import CorpusConfig, digits_corpus, joined, named_corpus, sentences, spoken
 from wieldy.speech.corpus import aligned, checked, samples_of, text_of
 
 CLEAN = CorpusConfig(noise_snr_db=None, level_db=None)
@@ -191,7 +191,7 @@ def test_a_folder_without_recordings(name, tmp_path):
 
 
 def test_strings_hold_their_digits_in_order_at_their_times(digits):
-    strings = digit_strings(digits, np.random.default_rng(0), 12, lengths=(2, 4), pause_s=(0.05, 0.2))
+    strings = joined(digits, np.random.default_rng(0), 12, lengths=(2, 4), pause_s=(0.05, 0.2))
     assert len(strings) == 12
     for index, string in enumerate(strings):
         assert string.supervisions[0].speaker == ("anna", "ben")[index % 2]
@@ -214,14 +214,14 @@ def test_strings_hold_their_digits_in_order_at_their_times(digits):
 
 
 def test_every_recording_is_used_before_one_is_used_again(digits):
-    strings = digit_strings(digits, np.random.default_rng(0), 20, lengths=(1, 1))
+    strings = joined(digits, np.random.default_rng(0), 20, lengths=(1, 1))
     assert sorted((text_of(s), s.supervisions[0].speaker) for s in strings) == sorted(
         (text_of(cut), cut.supervisions[0].speaker) for cut in digits
     )
 
 
 def test_pauses_are_not_silent_and_the_generator_decides(digits):
-    one, again, other = (digit_strings(digits, np.random.default_rng(seed), 4) for seed in (0, 0, 1))
+    one, again, other = (joined(digits, np.random.default_rng(seed), 4) for seed in (0, 0, 1))
     for string, same in zip(one, again, strict=True):
         np.testing.assert_array_equal(samples_of(string), samples_of(same))
         start = samples_of(string)[: round(aligned(string)[0].start * 16_000)]
@@ -230,7 +230,7 @@ def test_pauses_are_not_silent_and_the_generator_decides(digits):
 
 
 def test_strings_can_be_saved_and_read(digits, tmp_path):
-    strings = digit_strings(digits, np.random.default_rng(0), 3)
+    strings = joined(digits, np.random.default_rng(0), 3)
     strings.save_audios(tmp_path / "sound").to_file(tmp_path / "cuts.jsonl.gz")
     again = corpora.corpus.read_manifest(tmp_path / "cuts.jsonl.gz")
     assert [text_of(cut) for cut in again] == [text_of(cut) for cut in strings]
@@ -239,12 +239,12 @@ def test_strings_can_be_saved_and_read(digits, tmp_path):
 @pytest.mark.parametrize(("field", "value"), [("lengths", (0, 3)), ("lengths", (3, 2)), ("pause_s", (-0.1, 0.1))])
 def test_impossible_strings(field, value, digits):
     with pytest.raises(UsageError, match=f"{field} is"):
-        digit_strings(digits, np.random.default_rng(0), 1, **{field: value})
+        joined(digits, np.random.default_rng(0), 1, **{field: value})
 
 
 def test_no_recordings_no_strings():
     with pytest.raises(InputError, match="no recordings"):
-        digit_strings(lhotse.CutSet.from_cuts([]), np.random.default_rng(0), 1)
+        joined(lhotse.CutSet.from_cuts([]), np.random.default_rng(0), 1)
 
 
 def test_real_digits(shared_data):
@@ -252,5 +252,5 @@ def test_real_digits(shared_data):
     assert len(cuts) == 2500
     assert {cut.supervisions[0].speaker for cut in cuts} == {"george", "jackson", "lucas", "nicolas", "yweweler"}
     assert {text_of(cut) for cut in cuts} == set(corpora.DIGITS)
-    strings = checked(digit_strings(cuts, np.random.default_rng(0), 10)).cuts
+    strings = checked(joined(cuts, np.random.default_rng(0), 10)).cuts
     assert all(np.abs(samples_of(string)).max() <= 1 for string in strings)

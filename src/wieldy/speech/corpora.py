@@ -1,7 +1,7 @@
 """Corpora for experiments: sentences of a grammar spoken by synthetic voices, and recordings named by what is said.
 
 `spoken` makes cuts whose words and phones have exact times, for claims, tests and a first recogniser without any
-recordings. `digits_corpus` and `digit_strings` read isolated recordings of people and join them to longer utterances.
+recordings. `digits_corpus` and `joined` read isolated recordings of people and join them to longer utterances.
 Error rates on synthetic voices are no forecast of those on people: voices are few, clean and alike.
 """
 
@@ -184,7 +184,7 @@ def named_corpus(folder: Path | str, words: Mapping[str, str] = {}) -> CutSet:
     return CutSet.from_cuts(cuts)
 
 
-def digit_strings(
+def joined(
     cuts: CutSet,
     rng: np.random.Generator,
     count: int,
@@ -246,15 +246,15 @@ def _string(
 ) -> Cut:
     pauses = np.rint(rng.uniform(*pause_s, len(chosen) + 1) * SAMPLE_RATE).astype(int).tolist()
     length = sum(pauses) + sum(samples.size for _, samples in chosen)
-    joined = rng.standard_normal(length, np.float32) * np.float32(min(_quiet(samples) for _, samples in chosen))
+    whole = rng.standard_normal(length, np.float32) * np.float32(min(_quiet(samples) for _, samples in chosen))
     items, begin = [], 0
     for pause, (text, samples) in zip(pauses, chosen, strict=False):
         begin += pause
-        joined[begin : begin + samples.size] += samples * _fades(samples.size)
+        whole[begin : begin + samples.size] += samples * _fades(samples.size)
         items.append(AlignmentItem(text, begin / SAMPLE_RATE, samples.size / SAMPLE_RATE))
         begin += samples.size
     file = io.BytesIO()
-    soundfile.write(file, np.clip(joined, -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, np.clip(whole, -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     recording = lhotse.Recording(
         id=name,
         sources=[lhotse.AudioSource(type="memory", channels=[0], source=file.getvalue())],
