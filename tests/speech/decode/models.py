@@ -186,3 +186,42 @@ def check_features(view: SmallTransducer, f: Tensor, h: TokenHypothesis, *, modi
         }
         found = {name: float(getattr(h.features, name)[u]) for name in expected}
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-6), (u, t)
+
+
+class SmallAed(nn.Module):
+    """An `AEDView` with a GRU as decoder, in float64; its memory [B, T', J] is averaged, which needs the lengths."""
+
+    def __init__(self, vocab: int, *, prompt: tuple[int, ...] = (1,), size: int = 6, seed: int = 0) -> None:
+        super().__init__()
+        self.vocab, self.eos, self.prompt = vocab, 0, prompt
+        self.embedding = nn.Embedding(vocab, size)
+        self.gru = nn.GRUCell(size, size)
+        self.output = nn.Linear(size, vocab)
+        rng = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=rng) * 2 / size**0.5)
+        self.double().requires_grad_(False)
+        self.calls: list[int] = []
+
+    def start(self, memory: Tensor, lens: Tensor) -> Tensor:
+        inside = torch.arange(memory.shape[1]) < lens[:, None]
+        return memory.masked_fill(~inside[..., None], 0.0).sum(1) / lens[:, None]
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls.append(len(tokens))
+        state = self.gru(self.embedding(tokens), state)
+        return self.output(state).log_softmax(1), state
+
+    def select(self, state: Tensor, index: Tensor) -> Tensor:
+        return state[index]
+
+    def log_probability(self, memory: Tensor, tokens: Sequence[int]) -> float:
+        """Of `tokens` and the end, for one memory [T', J]."""
+        state = self.start(memory[None], torch.tensor([len(memory)]))
+        total, sequence = 0.0, [*self.prompt, *tokens]
+        for position, token in enumerate(sequence):
+            log_p, state = self.step(torch.tensor([token]), state)
+            if (following := position + 1) >= len(self.prompt):
+                total += float(log_p[0, sequence[following] if following < len(sequence) else self.eos])
+        return total
