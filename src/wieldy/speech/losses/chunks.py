@@ -11,7 +11,7 @@ cross-entropy (p = 0) are. Time: one more forward pass of the joint than with al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from wieldy.errors import UsageError
 from wieldy.kernels.transducer_lattice import Emissions, fast
@@ -82,10 +83,11 @@ class _Chunks:
 
     def emissions(self, f: Tensor, g: Tensor, checked_blank: Callable[[int], int]) -> Emissions:
         found: list[Emissions] = []
+        flat = f.flatten(0, 1), g.flatten(0, 1)
         self.step, first = 1, 0  # one node tells how large the vocabulary is
         while first < len(self.nodes):
             part = slice(first, first + self.step)
-            logits = self._logits(*self._rows(f, g, part)).detach().contiguous()
+            logits = self._logits(self._rows(flat, part)).detach().contiguous()
             if not first:
                 self.blank = checked_blank(logits.shape[1])
                 self.step = max(1, self.budget_bytes // (logits.shape[1] * logits.element_size()))
@@ -98,36 +100,51 @@ class _Chunks:
         self, f: Tensor, g: Tensor, lse: NDArray[np.float64], p: NDArray[np.float64], q: NDArray[np.float64]
     ) -> tuple[Tensor, ...]:
         """By f, g and every parameter."""
-        df, dg = torch.zeros_like(f).flatten(0, 1), torch.zeros_like(g).flatten(0, 1)
+        flat = f.flatten(0, 1), g.flatten(0, 1)
+        df, dg = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in flat)
         sums = [torch.zeros_like(parameter) for parameter in self.parameters]
+        d = torch.empty(0)
         for first in range(0, len(self.nodes), self.step):
             part = slice(first, first + self.step)
-            rows = [row.detach().requires_grad_() for row in self._rows(f, g, part)]
+            rows = self._rows(flat, part)
             with torch.enable_grad():
-                logits = self._logits(*rows)
-            d = torch.empty_like(logits, memory_format=torch.contiguous_format)
+                logits = self._logits(rows)
             x, every = logits.detach().contiguous(), np.arange(len(logits))
-            gradient(x, every, self.nodes.label[part], self.blank, lse[part], p[part], q[part], d)
-            found = torch.autograd.grad(logits, [*rows, *self.parameters], d, allow_unused=True)
-            indices = (rows.to(f.device) for rows in (self.nodes.frame_rows(part), self.nodes.position_rows(part)))
-            for total, index, own in zip((df, dg), indices, found[:2], strict=True):
-                if own is not None:
-                    total.index_add_(0, index, own.to(total.dtype))
-            for total, own in zip(sums, found[2:], strict=True):
+            if not first:
+                d = torch.empty_like(x)  # fresh memory for each chunk would cost more than what is written there
+            gradient(x, every, self.nodes.label[part], self.blank, lse[part], p[part], q[part], d[: len(x)])
+            leaves = [*(row.tensor for row in rows), *self.parameters]
+            found = torch.autograd.grad(logits, leaves, d[: len(x)], allow_unused=True)
+            totals = [total[row.span] for total, row in zip((df, dg), rows, strict=True)] + sums
+            for total, own in zip(totals, found, strict=True):
                 if own is not None:
                     total += own
         return df.view_as(f), dg.view_as(g), *sums
 
-    def _logits(self, f_rows: Tensor, g_rows: Tensor) -> Tensor:
+    def _logits(self, rows: Sequence[_Rows]) -> Tensor:
         with self._precision:
-            logits: Tensor = self.joint(f_rows, g_rows)
+            # An embedding is a choice of rows whose gradient is added up faster than by an index.
+            logits: Tensor = self.joint(*(functional.embedding(row.index, row.tensor) for row in rows))
             return logits
 
-    def _rows(self, f: Tensor, g: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        return (
-            f.flatten(0, 1)[self.nodes.frame_rows(part).to(f.device)],
-            g.flatten(0, 1)[self.nodes.position_rows(part).to(g.device)],
-        )
+    def _rows(self, flat: tuple[Tensor, Tensor], part: slice) -> tuple[_Rows, _Rows]:
+        return _Rows.of(flat[0], self.nodes.frame_rows(part)), _Rows.of(flat[1], self.nodes.position_rows(part))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a chunk needs of f or g [rows, size]: the span from the first to the last row, as a leaf of its own, and
+    which row of that each node has."""
+
+    span: slice
+    tensor: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, index: Tensor) -> _Rows:
+        first, last = int(index.min()), int(index.max())
+        span = slice(first, last + 1)
+        return cls(span, x[span].detach().requires_grad_(), (index - first).to(x.device))
 
 
 class _ThroughJoint(torch.autograd.Function):
