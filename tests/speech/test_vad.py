@@ -9,7 +9,7 @@ from wieldy.errors import MissingError, UsageError
 from wieldy.speech import vad
 from wieldy.speech.audio import SAMPLE_RATE, Recording
 from wieldy.speech.transcript import Span
-from wieldy.speech.vad import FRAME_MS, VadConfig, detect_speech, segment, speech_probability
+from wieldy.speech.vad import FRAME_MS, SpeechMonitor, VadConfig, detect_speech, segment, speech_probability
 
 
 def plainly_segmented(probabilities, duration_ms: int, config: VadConfig) -> list[Span]:
@@ -158,6 +158,15 @@ class TestSilero:
         monkeypatch.setattr(vad, "BLOCK_FRAMES", frames)
         np.testing.assert_allclose(speech_probability(short), whole, atol=1e-5)
 
+    @pytest.mark.parametrize("pushed", [100, 512, 1600, 50_000])
+    def test_a_stream_has_the_probabilities_of_the_whole(self, call, pushed):
+        samples = call.read(8000, 14_000)
+        monitor = SpeechMonitor()
+        heard = [monitor.push(samples[first : first + pushed]) for first in range(0, len(samples), pushed)]
+        whole = speech_probability(Recording.from_array(samples, SAMPLE_RATE))
+        complete = len(samples) // 512
+        np.testing.assert_allclose(np.concatenate(heard), whole[:complete], atol=1e-5)
+
     def test_finds_the_turns_of_a_real_conversation(self, call, conversation):
         """Speech in the reference and speech found differ in less than an eighth of the time."""
         milliseconds = np.zeros((2, call.duration_ms), bool)
@@ -197,9 +206,21 @@ class TestWithoutOnnxruntime:
         assert by_energy.shape == by_silero.shape
         assert np.mean((by_energy >= 0.5) == (by_silero >= 0.5)) > 0.9
 
+    def test_energy_serves_a_stream(self, call, caplog, monkeypatch):
+        samples = call.read(0, call.duration_ms)
+        monitor = SpeechMonitor()
+        by_energy = np.concatenate([monitor.push(block) for block in np.array_split(samples, 300)])
+        assert "speech is detected by energy" in caplog.text
+        monkeypatch.undo()
+        vad._silero.cache_clear()
+        by_silero = speech_probability(call)[: len(by_energy)]
+        assert np.mean((by_energy >= 0.5) == (by_silero >= 0.5)) > 0.85
+
     def test_silero_on_demand_is_missing(self, call):
         with pytest.raises(MissingError, match="cannot run: pip install onnxruntime faster-whisper") as raised:
             detect_speech(call, VadConfig(detector="silero"))
+        with pytest.raises(MissingError, match="cannot run"):
+            SpeechMonitor("silero")
         assert raised.value.exit_status == 4
 
     def test_steady_noise_and_silence_are_not_speech(self):

@@ -137,6 +137,7 @@ class CaptionSession:
         self._words: list[Word] = []
         self._partial: tuple[Word, ...] = ()
         self._warnings: list[str] = []
+        self._flushed = True  # nothing was pushed since
         self._finished = False
 
     @property
@@ -159,6 +160,7 @@ class CaptionSession:
             got = f"{samples.dtype} {list(samples.shape)}" if isinstance(samples, np.ndarray) else type(samples)
             raise InputError(f"{self.name}: samples are {got}", hint=f"push float32 [n], mono at {SAMPLE_RATE} Hz")
         usable = np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
+        self._flushed = False
         started = self._clock()
         heard = self.engine.push(usable, self._pace.step_ms)
         seconds = self._clock() - started
@@ -172,6 +174,9 @@ class CaptionSession:
     def flush(self) -> list[Event]:
         """Make all that was said until now final, as at the end of the stream; more may be pushed."""
         self._check_open()
+        if self._flushed:
+            return []
+        self._flushed = True
         started = self._clock()
         heard = self.engine.flush()
         self._seconds += self._clock() - started

@@ -60,6 +60,10 @@ class LocalAgreement:
         """Commit the pending words that end by `end_ms`, agreed or not."""
         return self._commit(sum(1 for _ in itertools.takewhile(lambda word: word.end_ms <= end_ms, self.pending)))
 
+    def commit_all(self) -> list[Word]:
+        """Commit all pending words, agreed or not."""
+        return self._commit(len(self.pending))
+
     def forget_until(self, cut_ms: int) -> None:
         """The sound before `cut_ms` is gone: later hypotheses will not have the words in it."""
         self.kept = [word for word in self.kept if _middle(word) >= cut_ms]
@@ -114,7 +118,7 @@ def _distance(word: Word, heard: Word) -> int:
     """Edits between two words: none if it is the same, one if it is another hearing of it, two if it is another."""
     if folded(word.text) == folded(heard.text):
         return 0 if abs(_middle(word) - _middle(heard)) <= SAME_MS else 2
-    return 1 if word.overlap_ms(heard) else 2
+    return 1 if 2 * word.overlap_ms(heard) > min(word.duration_ms, heard.duration_ms) else 2
 
 
 def _cased(word: Word, before: Word, begins: bool) -> Word:

@@ -37,7 +37,7 @@ class ChunkedConfig:
     pad_ms: int = 300  # sound kept before somebody begins to speak
     cut_ms: int = 10_000  # longer sound is cut at the last committed end of a sentence
     max_ms: int = 20_000  # sound never gets longer, whatever that costs; Whisper hears 30 s
-    # An utterance with less speech in it is dropped. A quiet "Hello?" has 128 ms; 31 sounds without speech gave no word
+    # An utterance with less speech in it is dropped. A quiet "Hello?" has 128 ms; 24 sounds without speech gave no word
     # at 250 ms nor at 100.
     min_speech_ms: int = 100
     on: float = 0.5  # probability from which on a frame is speech, (0, 1)
@@ -77,13 +77,18 @@ class _Found:
 
 
 class ChunkedEngine:
-    """One stream through `recognizer`, which may serve several. Without an utterance it costs the detector alone."""
+    """One stream through `recognizer`, which may serve several. Without an utterance it costs the detector alone.
+
+    `monitor` takes the place of the one that `config.detector` names.
+    """
 
     def __init__(
         self,
         recognizer: Recognizer,
         config: ChunkedConfig = ChunkedConfig(),
         loop_guard: LoopGuardConfig = LoopGuardConfig(),
+        *,
+        monitor: SpeechMonitor | None = None,
     ) -> None:
         self.name, self.model_id = recognizer.name, recognizer.model_id
         self.model_files: Mapping[str, str] = recognizer.model_files
@@ -91,7 +96,7 @@ class ChunkedEngine:
         self.recognizer = recognizer
         self.config = config
         self.loop_guard = loop_guard
-        self._monitor = SpeechMonitor(config.detector)
+        self._monitor = monitor or SpeechMonitor(config.detector)
         self._agreement = LocalAgreement()
         self._samples = np.zeros(0, np.float32)  # from frame _start on, to the end of the stream
         self._probabilities: list[float] = []  # of speech, from frame _start to _now
@@ -152,7 +157,7 @@ class ChunkedEngine:
         if utterance.speech * FRAME_MS >= self.config.min_speech_ms:
             if utterance.heard < utterance.speech_end + self.config.hold_ms // FRAME_MS:
                 self._agreement.replace(self._hear(utterance))
-            found.committed += self._agreement.commit_until(self._now * FRAME_MS)
+            found.committed += self._agreement.commit_all()
             found.warnings += utterance.warnings
             found.pause = True
         self._utterance = None
@@ -181,32 +186,35 @@ class ChunkedEngine:
 
     def _shorten(self, found: _Found) -> None:
         """Drop sound whose words are committed once there is much of it."""
-        length_ms = (self._now - self._start) * FRAME_MS
-        if length_ms <= self.config.cut_ms:
+        if (self._now - self._start) * FRAME_MS <= self.config.cut_ms:
             return
-        force = length_ms + self.steps_ms[1] > self.config.max_ms
-        if force and not self._agreement.kept:
-            found.committed += self._agreement.commit_until(self._now * FRAME_MS - length_ms // 4)
         words = [*self._agreement.kept, *self._agreement.pending[:1]]
-        gaps = [self._gap(before, after) for before, after in itertools.pairwise(words)]
-        ends = [frame for frame, word in zip(gaps, words, strict=False) if word.text.endswith(SENTENCE_ENDS)]
+        ends = [pair for pair in itertools.pairwise(words) if pair[0].text.endswith(SENTENCE_ENDS)]
         if ends:
-            cut = ends[-1]
-        elif not force:
-            return
-        elif gaps:
-            cut = min(reversed(gaps), key=lambda frame: self._probabilities[frame - self._start])
-        else:  # a long sound with hardly a word in it
-            cut = self._start + (self._now - self._start) * 3 // 4
-        self._drop_until(cut)
-        self._agreement.forget_until(cut * FRAME_MS)
+            self._cut(self._gap(*ends[-1]))
+        length_ms = (self._now - self._start) * FRAME_MS
+        if length_ms + self.config.max_step_ms > self.config.max_ms:
+            middle_ms = self._now * FRAME_MS - length_ms // 2
+            if not self._agreement.kept or self._agreement.kept[-1].end_ms < middle_ms:
+                found.committed += self._agreement.commit_until(middle_ms + length_ms // 4)
+            words = [*self._agreement.kept, *self._agreement.pending[:1]]
+            gaps = [gap for gap in map(self._gap, words, words[1:]) if gap * FRAME_MS >= middle_ms]
+            self._cut(min(gaps, key=self._probability, default=middle_ms // FRAME_MS))
 
     def _gap(self, before: Word, after: Word) -> int:
-        """The frame with the least speech between the middles of two words."""
-        first, last = ((word.start_ms + word.end_ms) // 2 // FRAME_MS - self._start for word in (before, after))
-        first = min(max(first, 0), len(self._probabilities) - 1)
-        between = self._probabilities[first : max(first, last) + 1]
-        return self._start + first + min(range(len(between)), key=between.__getitem__)
+        """The frame with the least speech between the middles of two words; of several, that closest to their edges."""
+        first, last = ((word.start_ms + word.end_ms) // 2 // FRAME_MS for word in (before, after))
+        edge = (before.end_ms + after.start_ms) // 2 // FRAME_MS
+        first = min(max(first, self._start), self._now - 1)
+        frames = range(first, min(max(first, last), self._now - 1) + 1)
+        return min(frames, key=lambda frame: (self._probability(frame), abs(frame - edge)))
+
+    def _probability(self, frame: int) -> float:
+        return self._probabilities[frame - self._start]
+
+    def _cut(self, frame: int) -> None:
+        self._drop_until(frame)
+        self._agreement.forget_until(frame * FRAME_MS)
 
     def _drop_until(self, frame: int) -> None:
         """Forget the sound before `frame`."""

@@ -50,7 +50,10 @@ class Microphone:
         return self._lost / self.rate
 
     def blocks(self) -> Generator[np.ndarray]:
-        """What is heard from now on, float32 [n] at 16 kHz, about every `BLOCK_S`, until the iterator is closed."""
+        """What is heard from now on, float32 [n] at 16 kHz, about every `BLOCK_S`, until the iterator is closed.
+
+        A block may be empty: a device that gives no sound does not keep the caller waiting.
+        """
         resampler = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, "float32", "HQ")
         try:
             stream = self._library.InputStream(
@@ -65,7 +68,10 @@ class Microphone:
             raise InputError(f"microphone {self.name!r} cannot be opened: {error}") from None
         with stream:
             while True:
-                block = self._waiting.get()
+                try:
+                    block = self._waiting.get(timeout=5 * BLOCK_S)
+                except queue.Empty:  # the caller may want to stop
+                    block = np.zeros(0, np.float32)
                 if self._silence:
                     silence, self._silence = self._silence, 0
                     block = np.concatenate([np.zeros(silence, np.float32), block])
