@@ -69,7 +69,9 @@ class TransducerEngine:
 
     def flush(self) -> Heard:
         """See `StreamingEngine.flush`. The end of the sound is heard out: what the network looks ahead to is silence."""
-        silence = self._look_ahead_s + self.recognizer.features.window / self.recognizer.features.sample_rate
+        held_back = self._resampler.delay() if self._resampler else 0.0
+        features = self.recognizer.features
+        silence = self._look_ahead_s + (features.window + held_back) / features.sample_rate
         self._advance(np.concatenate([self._waiting, np.zeros(round(silence * SAMPLE_RATE), np.float32)]))
         self._waiting = self._waiting[:0]
         return self._heard(final=True)
