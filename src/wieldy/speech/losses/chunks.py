@@ -72,6 +72,20 @@ def joint_losses(
     return losses
 
 
+def joint_emissions(
+    f: Tensor,
+    g: Tensor,
+    joint: nn.Module,
+    nodes: Nodes,
+    checked_blank: Callable[[int], int],
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+) -> Emissions:
+    """What the logits of `nodes` come to, without a gradient. Arguments are those of `joint_losses`."""
+    with torch.no_grad():
+        return _Chunks(joint, nodes, budget_bytes, f.device.type).emissions(f, g, checked_blank)
+
+
 class _Chunks:
     """The joint on chunks of `nodes`, in the precision that autocast asks for where this is made."""
 
