@@ -6,12 +6,15 @@ import soxr
 import torch
 
 from wieldy.errors import InputError, UsageError
+from wieldy.speech.captions.engines import CaptionConfig
+from wieldy.speech.captions.engines import build as build_streaming
 from wieldy.speech.captions.transducer import TransducerEngine, TransducerEngineConfig
 from wieldy.speech.features import LogMelConfig
 from wieldy.speech.networks.bilstm import BlstmConfig
 from wieldy.speech.networks.transducer import Transducer, TransducerConfig
-from wieldy.speech.recognize import SAMPLE_RATE, Recognizer
-from wieldy.speech.recognize.transducer import RECOGNIZER_FILE, TransducerRecognizer, is_transducer
+from wieldy.speech.recognize import RECOGNIZER_FILE, SAMPLE_RATE, Recognizer
+from wieldy.speech.recognize.engines import RecognitionConfig, build
+from wieldy.speech.recognize.transducer import TransducerRecognizer
 from wieldy.speech.tokens import Tokenizer
 
 FEATURES = LogMelConfig(mels=40)
@@ -59,13 +62,19 @@ def test_it_is_a_recognizer_and_hears_something():
 def test_a_folder_brings_it_back(tmp_path):
     engine = recognizer()
     engine.save(tmp_path, trained_on="noise")
-    assert is_transducer(tmp_path)
-    assert not is_transducer(tmp_path.parent)
-    back = TransducerRecognizer.load(tmp_path)
+    back = build(RecognitionConfig(model=str(tmp_path)))
+    assert isinstance(back, TransducerRecognizer)
     assert back.heard(sound(), SAMPLE_RATE) == engine.heard(sound(), SAMPLE_RATE)
     assert back.features == FEATURES
     assert set(back.model_files) == {"model.safetensors"}
     assert json.loads((tmp_path / RECOGNIZER_FILE).read_text())["trained_on"] == "noise"
+
+
+def test_captions_take_such_a_folder_too(tmp_path):
+    recognizer().save(tmp_path)
+    engine = build_streaming(CaptionConfig(recognition=RecognitionConfig(model=str(tmp_path))))
+    assert isinstance(engine, TransducerEngine)
+    assert engine.model_files
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

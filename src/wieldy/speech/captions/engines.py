@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from wieldy.speech.captions import StreamingEngine
 from wieldy.speech.captions.chunked import ChunkedConfig, ChunkedEngine
-from wieldy.speech.recognize.engines import RecognitionConfig
+from wieldy.speech.recognize.engines import RecognitionConfig, trained_transducer
 from wieldy.speech.recognize.engines import build as build_recognizer
 from wieldy.speech.recognize.loop_guard import LoopGuardConfig
 
@@ -25,4 +25,10 @@ class CaptionConfig:
 def build(config: CaptionConfig = CaptionConfig()) -> StreamingEngine:
     """Load the model into its engine. `MissingError` names what to run where it is not there."""
     recognizer = build_recognizer(config.recognition, offline=config.offline, workers=1)
+    if trained_transducer(config.recognition):
+        from wieldy.speech.captions.transducer import TransducerEngine
+        from wieldy.speech.recognize.transducer import TransducerRecognizer
+
+        assert isinstance(recognizer, TransducerRecognizer)
+        return TransducerEngine(recognizer)
     return ChunkedEngine(recognizer, config.chunked, config.loop_guard)

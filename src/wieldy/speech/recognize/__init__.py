@@ -99,4 +99,6 @@ def folded(word: str) -> str:
     return word.strip(".,;:!?\"'()").casefold()
 
 
+RECOGNIZER_FILE = "recognizer.json"  # what tells the folder of a recogniser of `wieldy train asr` from others
+
 EngineName = Literal["auto", "faster-whisper", "transformers", "pocketsphinx"]

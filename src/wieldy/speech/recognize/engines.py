@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from wieldy import weights
 from wieldy.errors import MissingError, UsageError
-from wieldy.speech.recognize import EngineName, Recognizer
+from wieldy.speech.recognize import RECOGNIZER_FILE, EngineName, Recognizer
 
 DEFAULT_MODEL = "whisper-tiny.en"
 MULTILINGUAL_MODEL = "large-v3-turbo"  # what the error for other languages recommends
@@ -60,7 +61,11 @@ def build(
     """
     engine, _ = choose_engine(config)
     recognizer: Recognizer
-    if engine == "pocketsphinx":
+    if config.engine == "auto" and (folder := trained_transducer(config)):
+        from wieldy.speech.recognize.transducer import TransducerRecognizer
+
+        recognizer = TransducerRecognizer.load(folder, model_id=config.model)
+    elif engine == "pocketsphinx":
         from wieldy.speech.recognize.pocketsphinx import PocketSphinx
 
         recognizer = PocketSphinx()
@@ -94,3 +99,9 @@ def build(
         f"model {config.model} knows no language but {languages[0]!r}, not {config.language!r}",
         hint=f"run: wieldy models get {MULTILINGUAL_MODEL}, then use --model {MULTILINGUAL_MODEL}",
     )
+
+
+def trained_transducer(config: RecognitionConfig) -> Path | None:
+    """The folder of a recogniser of `wieldy train asr`, where that is what the config's model is."""
+    folder = weights.where(config.model)
+    return folder if folder and (folder / RECOGNIZER_FILE).is_file() else None

@@ -18,17 +18,17 @@ import soxr
 import torch
 
 from wieldy.cache import write_text
-from wieldy.errors import InputError, UsageError, WieldyError
+from wieldy.errors import InputError, UsageError
 from wieldy.speech.decode import TokenHypothesis
 from wieldy.speech.decode.transducer_beam import TransducerBeam, TransducerBeamConfig
 from wieldy.speech.features import LogMelConfig, log_mel
 from wieldy.speech.networks.transducer import Transducer
-from wieldy.speech.recognize import SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize import RECOGNIZER_FILE, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
 from wieldy.speech.tokens import Tokenizer
 from wieldy.weights import fingerprint
 from wieldy.weights.folders import read_json
 
-RECOGNIZER_FILE, TOKENS_FILE = "recognizer.json", "tokens.model"
+TOKENS_FILE = "tokens.model"
 _FORMAT = "wieldy-transducer-1"
 
 
@@ -138,11 +138,3 @@ class TransducerRecognizer:
                 )
             )
         return words
-
-
-def is_transducer(folder: Path) -> bool:
-    """Whether a folder holds a trained transducer, or says so."""
-    try:
-        return read_json(folder / RECOGNIZER_FILE).get("format") == _FORMAT
-    except WieldyError:
-        return False
