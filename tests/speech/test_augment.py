@@ -195,3 +195,16 @@ def test_masks_do_mask():
 def test_impossible_configs(field, value):
     with pytest.raises(UsageError, match=f"{field} is "):
         AugmentConfig(**{field: value})
+
+
+def test_another_microphone_shifts_all_frames_of_a_band_alike():
+    features = np.random.default_rng(0).normal(size=(3, 20, 30)).astype(np.float32)
+    config = AugmentConfig(channel_db=4.0, frequency_masks=0, time_masks=0)
+    heard = spec_augment(features, np.array([20, 12, 0]), np.random.default_rng(0), config, mels=10) - features
+    assert np.allclose(heard[0], heard[0, :1], atol=1e-5)
+    assert np.allclose(heard[1, :12], heard[1, :1], atol=1e-5)
+    assert not heard[1, 12:].any()
+    assert not heard[2].any()
+    assert np.allclose(heard[0, 0, :10], heard[0, 0, 10:20], atol=1e-5)
+    assert heard[0, 0].std() > 0.1
+    assert not np.allclose(heard[0, 0], heard[1, 0])

@@ -140,3 +140,21 @@ def test_impossible_log_mels(field: dict[str, int]) -> None:
 def test_two_channels_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(2, 800\)"):
         log_mel(np.zeros((2, 800), np.float32))
+
+
+def test_warped_bands_hear_a_tone_where_a_longer_vocal_tract_would_have_put_it():
+    """A tone at f, heard through bands that are `warp` times as high, is the tone at f / warp heard as usual."""
+    config = LogMelConfig(sample_rate=8000, window=200, hop=80, mels=40, stack=1)
+    t = np.arange(4000) / 8000
+
+    def loudest(hertz, warp=1.0):
+        mel = log_mel(np.sin(2 * np.pi * hertz * t).astype(np.float32), config, warp=warp)
+        return np.median(mel.argmax(axis=1))
+
+    for hertz, warp in ((900.0, 1.2), (1500.0, 0.8), (2000.0, 1.1)):
+        assert abs(loudest(hertz, warp) - loudest(hertz / warp)) <= 1
+        assert abs(loudest(hertz, warp) - loudest(hertz)) >= 1
+    for warp in (0.5, 1.0, 2.0):
+        filters = mel_filters(config.spectrum, warp)
+        assert np.isfinite(filters).all()
+        assert (filters >= 0).all()

@@ -33,6 +33,10 @@ class AugmentConfig:
     noise_snr_db: Range | None = None  # speech to noise, -20 to 100 dB, over the whole recording
     noise: tuple[NoiseKind, ...] = ("white", "pink", "babble")  # one of these for each recording
     level_db: Range | None = None  # change of the level at the end, -60 to 60 dB
+    warp: Range | None = (
+        None  # of the mel bands' frequencies, 0.5 to 2: a cheap stand-in for `voice`, see `mel_filters`
+    )
+    channel_db: float = 0.0  # deviation of each of three slow waves that a microphone draws over the bands, >= 0
     frequency_masks: int = 2  # bands of neighbouring mels; this and the next as LibriSpeech "LD" of Park et al.
     frequency_width: int = 27  # mels, at most
     time_masks: int = 2  # stretches of neighbouring frames
@@ -47,7 +51,7 @@ class AugmentConfig:
                 )
         if not self.noise or not set(self.noise) <= set(get_args(NoiseKind)):
             raise UsageError(f"noise is {self.noise}", hint=f"choose of {', '.join(get_args(NoiseKind))}")
-        for name in ("frequency_masks", "frequency_width", "time_masks"):
+        for name in ("frequency_masks", "frequency_width", "time_masks", "channel_db"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", hint="it must not be negative")
         if not 0 <= self.time_share <= 1:
@@ -65,6 +69,7 @@ _RANGES: dict[str, Range] = {
     "room_rt60_s": (0.05, 5.0),
     "noise_snr_db": (-20.0, 100.0),
     "level_db": (-60.0, 60.0),
+    "warp": (0.5, 2.0),
 }
 
 
@@ -72,22 +77,22 @@ def augmented(
     samples: NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig, sample_rate: int = 16_000
 ) -> tuple[NDArray[np.float32], float]:
     """`samples` [n] changed as drawn, and the speed: what lay at t seconds now lies at t / speed."""
-    speed = _drawn(config.speed, rng)
+    speed = drawn(config.speed, rng)
     if speed is not None:
         samples = faster(samples, speed, sample_rate)
-    if (voice := _drawn(config.voice, rng)) is not None:
+    if (voice := drawn(config.voice, rng)) is not None:
         samples = revoiced(samples, voice, sample_rate)
-    if (rt60_s := _drawn(config.room_rt60_s, rng)) is not None:
+    if (rt60_s := drawn(config.room_rt60_s, rng)) is not None:
         samples = in_a_room(samples, rt60_s, rng, sample_rate)
-    if (snr_db := _drawn(config.noise_snr_db, rng)) is not None:
+    if (snr_db := drawn(config.noise_snr_db, rng)) is not None:
         kind = config.noise[rng.integers(len(config.noise))]
         samples = with_noise(samples, kind, snr_db, rng)
-    if (level_db := _drawn(config.level_db, rng)) is not None:
+    if (level_db := drawn(config.level_db, rng)) is not None:
         samples = samples * np.float32(10 ** (level_db / 20))
     return samples, 1.0 if speed is None else speed
 
 
-def _drawn(between: Range | None, rng: np.random.Generator) -> float | None:
+def drawn(between: Range | None, rng: np.random.Generator) -> float | None:
     return None if between is None else float(rng.uniform(*between))
 
 
@@ -176,7 +181,8 @@ def spec_augment(
     *,
     mels: int | None = None,
 ) -> NDArray[np.float32]:
-    """A copy of `features` [B, T, F] with bands of mels and stretches of frames masked, in the first `lens[b]` frames.
+    """A copy of `features` [B, T, F], as if by another microphone and with bands of mels and stretches of frames masked,
+    in the first `lens[b]` frames.
 
     What is masked becomes the utterance's own mean of that feature, which tells nothing and is 0 after any mean
     normalisation. `mels` is how many bands each of the spectra joined to a frame has; by default F, one spectrum.
@@ -187,6 +193,11 @@ def spec_augment(
         frames = utterance[:length]
         if not length:
             continue
+        if config.channel_db:
+            waves = rng.normal(0.0, config.channel_db, 3) @ np.cos(
+                np.pi * np.outer([1, 2, 3], np.linspace(0, 1, bands))
+            )
+            frames += np.tile(waves * np.log(10) / 10, features.shape[2] // bands).astype(np.float32)
         mean = frames.mean(axis=0)
         masked = np.zeros(bands, bool)
         for _ in range(config.frequency_masks):

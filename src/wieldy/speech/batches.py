@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wieldy.errors import InputError, UsageError
-from wieldy.speech.augment import AugmentConfig, augmented, spec_augment
+from wieldy.speech.augment import AugmentConfig, augmented, drawn, spec_augment
 from wieldy.speech.corpus import samples_of, text_of
 from wieldy.speech.features import LogMelConfig, log_mel
 from wieldy.speech.tokens import Tokenizer
@@ -148,7 +148,9 @@ class Batches:
         rng = np.random.default_rng([self.seed, epoch, _SOUND, index])
         samples, speed = augmented(samples, rng, self.augment, config.sample_rate)
         # A short one spoken faster still has its one frame.
-        features = log_mel(np.pad(samples, (0, max(0, config.frame_samples - samples.size))), config)
+        samples = np.pad(samples, (0, max(0, config.frame_samples - samples.size)))
+        # To the hundredth, so that the filters of most utterances are there already.
+        features = log_mel(samples, config, warp=round(drawn(self.augment.warp, rng) or 1.0, 2))
         return features, cut.perturb_speed(speed, affix_id=False) if speed != 1.0 else cut
 
     def _keeping(self, index: int, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:

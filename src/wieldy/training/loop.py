@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -103,16 +105,15 @@ def train(
     last, best = (folder / name if folder else None for name in (LAST, BEST))
     run = _resumed(last, model, optimizer, identity) if resume and last and last.is_file() else Trained()
     objective, stepper = accelerator.prepare(_Objective(model, loss), optimizer)
-    batches = _Batches(data, accelerator.process_index, accelerator.num_processes)
-    for step in range(len(run.losses) + 1, config.steps + 1):
-        if run.diverged_at:
-            break
+    done = config.steps if run.diverged_at else len(run.losses)
+    batches = _Batches(data, accelerator.process_index, accelerator.num_processes, done, config.steps)
+    for step, batch in enumerate(batches, done + 1):
         # One stream of random numbers per step and process: what a resumed step draws does not depend on the past.
         torch.manual_seed(_seed(config.seed, step, accelerator.process_index))
         for group in optimizer.param_groups:
             group["lr"] = config.schedule.rate(step, config.steps)
         model.train()
-        value = objective(batches[step - 1])
+        value = objective(batch)
         accelerator.backward(value)
         accelerator.clip_grad_norm_(trained.values(), config.clip)
         run.losses.append(float(accelerator.reduce(value.detach(), "mean")))
@@ -131,6 +132,8 @@ def train(
                 checkpoint.save_weights(best, model)
         if last and accelerator.is_main_process and (ended or step % config.save_every == 0):
             checkpoint.save(last, model, optimizer, {"identity": identity, **asdict(run)})
+        if run.diverged_at:
+            break
     accelerator.wait_for_everyone()
     if best and run.best_step:
         checkpoint.restore(model, load_safetensors(best), best)
@@ -160,14 +163,25 @@ class _Objective(nn.Module):
 
 class _Batches:
     """The batches of all epochs in a row, as one of several processes sees them: every epoch is cut into groups of
-    one batch per process, and what is left over is not used."""
+    one batch per process, and what is left over is not used. While a step is computed, its thread makes the next."""
 
-    def __init__(self, data: Data, process: int, processes: int) -> None:
+    def __init__(self, data: Data, process: int, processes: int, first: int, steps: int) -> None:
         self.data, self.process, self.processes = data, process, processes
         self.number = -1
         self.first = self.after = 0  # the steps of the epoch that is loaded
+        self.steps = range(first, steps)
 
-    def __getitem__(self, step: int) -> Any:
+    def __iter__(self) -> Iterator[Any]:
+        with ThreadPoolExecutor(1) as thread:
+            ahead: deque[Future[Any]] = deque()
+            for step in self.steps:
+                ahead.append(thread.submit(self.batch, step))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def batch(self, step: int) -> Any:
         while step >= self.after:
             self.number += 1
             self.epoch = self.data.epoch(self.number)
