@@ -31,9 +31,10 @@ from wieldy.speech.decode.greedy import greedy
 from wieldy.speech.features import LogMelConfig
 from wieldy.speech.losses.transducer import transducer_loss
 from wieldy.speech.networks.transducer import Preset, Transducer, TransducerConfig
+from wieldy.speech.pretrain import AlignPretrainConfig, pretrain
 from wieldy.speech.recognize.transducer import TransducerRecognizer
 from wieldy.speech.tokens import Kind, Tokenizer
-from wieldy.training.loop import TrainConfig, Trained, train
+from wieldy.training.loop import LAST, TrainConfig, Trained, train
 from wieldy.training.schedules import Schedule
 
 FEW_WORDS = 200  # up to so many different words are tokens of their own; beyond, unseen words need pieces
@@ -89,6 +90,11 @@ def train_recognizer(
     torch.manual_seed(config.seed)
     network = Transducer(TransducerConfig.preset(config.preset, len(tokenizer), features.dim))
     network.measure_features_((batch.features, batch.feature_lens) for batch in learn.epoch(0))
+    training = out / "training"
+    if config.pretrain_steps and has_word_times(parts["train"]) and not (resume and (training / LAST).is_file()):
+        if progress:
+            progress("learn the times of words", 0.0)
+        network, _ = pretrain(network, learn, tokenizer, config=_pretraining(config, features))
 
     def validate(_: nn.Module) -> dict[str, float]:
         return {"word error rate": sum(errors(network, tokenizer, develop), WordErrors()).rate or 0.0}
@@ -104,7 +110,7 @@ def train_recognizer(
             validate_every=max(1, config.steps // 10),
             seed=config.seed,
         ),
-        folder=out / "training",
+        folder=training,
         resume=resume,
         validate=validate,
         progress=lambda step, _: progress("train", step / config.steps) if progress else None,
@@ -163,6 +169,21 @@ def split(cuts: CutSet, config: AsrConfig) -> dict[str, CutSet]:
         )
         for name, own in found.items()
     }
+
+
+def has_word_times(cuts: CutSet) -> bool:
+    return all(part.alignment and "word" in part.alignment for cut in cuts for part in cut.supervisions)
+
+
+def _pretraining(config: AsrConfig, features: LogMelConfig) -> AlignPretrainConfig:
+    return AlignPretrainConfig(
+        target="whole",
+        frame_shift_s=features.frame_s,
+        max_steps=config.pretrain_steps,
+        min_gain=0.0,  # without a development set there is nothing to end early by
+        lr=config.rate,
+        seed=config.seed,
+    )
 
 
 def loss(network: nn.Module, batch: Batch) -> Tensor:

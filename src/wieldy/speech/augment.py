@@ -181,8 +181,8 @@ def spec_augment(
     *,
     mels: int | None = None,
 ) -> NDArray[np.float32]:
-    """A copy of `features` [B, T, F], as if by another microphone and with bands of mels and stretches of frames masked,
-    in the first `lens[b]` frames.
+    """A copy of `features` [B, T, F], as if by another microphone, and with bands of mels and stretches of frames
+    masked, in the first `lens[b]` frames.
 
     What is masked becomes the utterance's own mean of that feature, which tells nothing and is 0 after any mean
     normalisation. `mels` is how many bands each of the spectra joined to a frame has; by default F, one spectrum.
