@@ -21,10 +21,11 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from wieldy.errors import InputError, UsageError
+from wieldy.errors import UsageError
 from wieldy.speech.latency import AlgorithmicLatency
 from wieldy.speech.networks.encoder import State
 from wieldy.speech.networks.encoders import ENCODERS, EncoderConfig, build_encoder
+from wieldy.speech.networks.feature_norm import NormalizedFeatures, moments
 from wieldy.speech.networks.joint import Activation, Head, Joint
 from wieldy.speech.networks.lstm import LstmConfig
 from wieldy.speech.networks.model_folder import config_of, load_weights, read_config, save_network
@@ -81,13 +82,13 @@ class TransducerConfig:
         return cls(vocabulary=vocabulary, input_dim=input_dim, encoder=encoder, predictor=predictor, joint=joint)
 
 
-class Transducer(nn.Module):
+class Transducer(NormalizedFeatures):
     """A transducer and its own `TransducerView`."""
 
     blank = 0
 
     def __init__(self, config: TransducerConfig) -> None:
-        super().__init__()
+        super().__init__(config.input_dim)
         self.config = config
         self.vocab = config.vocabulary
         self.encoder = build_encoder(config.input_dim, config.encoder)
@@ -95,14 +96,7 @@ class Transducer(nn.Module):
         self.encoder_projection = nn.Linear(self.encoder.output_dim, config.joint)
         self.predictor_projection = nn.Linear(self.predictor.output_dim, config.joint, bias=False)
         self.joint = Joint(config.joint, config.vocabulary, head=config.head, activation=config.activation)
-        for name, value in (
-            ("feature_mean", torch.zeros(config.input_dim)),
-            ("feature_deviation", torch.ones(config.input_dim)),
-            ("mean_encoding", torch.full((config.joint,), torch.nan)),
-        ):
-            self.register_buffer(name, value)
-        self.feature_mean: Tensor
-        self.feature_deviation: Tensor
+        self.register_buffer("mean_encoding", torch.full((config.joint,), torch.nan))
         self.mean_encoding: Tensor
 
     def forward(self, x: Tensor, lens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,10 +115,6 @@ class Transducer(nn.Module):
     def encode(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         y, lens = self.hear(x, lens)
         return self.encoder_projection(y), lens
-
-    def normalized(self, x: Tensor) -> Tensor:
-        """Features [..., F] with mean 0 and deviation 1 over the recordings that `measure_features_` was given."""
-        return (x - self.feature_mean) / self.feature_deviation
 
     def predict(self, targets: Tensor) -> Tensor:
         g: Tensor = self.predictor_projection(self.predictor(targets))
@@ -168,19 +158,11 @@ class Transducer(nn.Module):
             f = self.mean_encoding
         return self.join(f, g_rows)
 
-    @torch.no_grad()
     def measure_mean_encoding_(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set what stands for speech in the internal language model: the mean f over all frames of `batches`, pairs of
         features [B, T, F] and lengths [B]; about a hundred utterances will do. It is saved with the weights."""
-        mean, _ = _moments(self.encode(x, lens) for x, lens in batches)
+        mean, _ = moments(self.encode(x, lens) for x, lens in batches)
         self.mean_encoding.copy_(mean)
-
-    @torch.no_grad()
-    def measure_features_(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Set mean and deviation of the features, from `batches` as above. Before training; saved with the weights."""
-        mean, deviation = _moments(batches)
-        self.feature_mean.copy_(mean)
-        self.feature_deviation.copy_(deviation.clamp(min=1e-3))  # a band without any sound stays as it is
 
     def save(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -199,17 +181,3 @@ class Transducer(nn.Module):
         network = cls(config_of(data, (TransducerConfig,), where))
         load_weights(folder, network)
         return network.eval()
-
-
-def _moments(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [F] over all frames of pairs of [B, T, F] and lengths [B], float64."""
-    total = square = torch.zeros((), dtype=torch.float64)
-    count = 0
-    for x, lens in batches:
-        for row, frames in zip(x, lens.tolist(), strict=True):
-            part = row[:frames].double()
-            total, square, count = total + part.sum(0), square + part.square().sum(0), count + frames
-    if not count:
-        raise InputError("no frames to take a mean of")
-    mean = total / count
-    return mean, (square / count - mean.square()).clamp(min=0).sqrt()
