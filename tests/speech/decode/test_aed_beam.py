@@ -112,6 +112,8 @@ def _next(phrase, token):
 @pytest.mark.slow
 def test_it_finds_what_transformers_finds():
     transformers = pytest.importorskip("transformers")
+    from wieldy.speech.networks.transformers_views import DecoderView
+
     torch.manual_seed(2)  # with it, all hypotheses end
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -124,11 +126,11 @@ def test_it_finds_what_transformers_finds():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4)
-    features, lens = torch.randn(6, 8, 20), torch.full((6,), 10)
-    memory = model.model.encoder(features).last_hidden_state.detach()
+    features, view = torch.randn(6, 8, 20), DecoderView(model, prompt=(1,), eos=0, control=())
+    memory, lens = view.encode(features, torch.full((6,), 20))
     for beam, norm in ((3, 0.0), (4, 1.0)):
         search = AedBeamConfig(beam=beam, nbest=beam, max_tokens=37, length_norm=norm)
-        found = AedBeam(_Whisper(model), search).decode(memory, lens)
+        found = AedBeam(view, search).decode(memory.detach(), lens)
         generation = transformers.GenerationConfig(
             num_beams=beam, num_return_sequences=beam, length_penalty=norm, max_new_tokens=38, do_sample=False,
             early_stopping=False, return_dict_in_generate=True, output_scores=True, **special,
@@ -141,28 +143,6 @@ def test_it_finds_what_transformers_finds():
         scores = [h.score for nbest in found for h in nbest]
         assert scores == pytest.approx(generated.sequences_scores.tolist(), abs=1e-4)
         assert max(map(len, expected)) > 3
-
-
-class _Whisper:
-    """Without a cache: the decoder runs over all tokens again."""
-
-    eos, prompt = 0, (1,)
-
-    def __init__(self, model) -> None:
-        self.model = model
-
-    def start(self, memory, lens):
-        return memory, torch.zeros(len(memory), 0, dtype=torch.int64)
-
-    def step(self, tokens, state):
-        memory, seen = state
-        seen = torch.cat([seen, tokens[:, None]], dim=1)
-        hidden = self.model.model.decoder(input_ids=seen, encoder_hidden_states=memory, use_cache=False)
-        logits = self.model.proj_out(hidden.last_hidden_state[:, -1])
-        return logits.log_softmax(1), (memory, seen)
-
-    def select(self, state, index):
-        return tuple(part[index] for part in state)
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,7 @@ def confusion_network(
     word there. Raises `InputError`.
     """
     if not hypotheses or len(hypotheses) != len(scores):
-        raise InputError(
-            f"{len(hypotheses)} hypotheses with {len(scores)} scores", hint="give one for each, at least 1"
-        )
+        raise InputError(f"{len(hypotheses)} hypotheses with {len(scores)} scores", hint="give one each, at least 1")
     if not all(math.isfinite(score) for score in scores):
         raise InputError(f"scores {list(scores)} are not all finite")
     if times is not None and list(map(len, times)) != list(map(len, hypotheses)):
