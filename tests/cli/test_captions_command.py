@@ -17,21 +17,8 @@ from wieldy.speech import formats
 from wieldy.speech.captions import Heard
 from wieldy.speech.transcript import Word
 
-SENTENCES = [*"We have three points today and little time.".split(), *"The launch date.".split(), "The", "budget"]  # noqa: SIM905
-    "We",
-    "have",
-    "three",
-    "points",
-    "today",
-    "and",
-    "little",
-    "time.",
-    "The",
-    "launch",
-    "date.",
-    "The",
-    "budget",
-]
+SPEECH = "We have three points today and little time. The launch date. The budget"
+SENTENCES = SPEECH.split()
 
 
 class Engine:
