@@ -110,7 +110,7 @@ class Rows:
     """Rows of the tensors in `content`, handed out by number. A row that nobody names any more is used again."""
 
     def __init__(self, content: State) -> None:
-        self.content = content
+        self.content = _mapped(torch.clone, content)
 
     def __len__(self) -> int:
         return _rows(self.content)

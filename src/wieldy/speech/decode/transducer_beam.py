@@ -108,8 +108,8 @@ class BeamSession:
         names: tuple[str, ...] = ()
         if fusion is not None:
             names = fusion.names
-            content["scores"], content["scorer"] = fusion.start(batch, g)
-            content["scores"][..., view.blank] = 0.0
+            scores, content["scorer"] = fusion.start(batch, g)
+            content["scores"] = self._of_labels(scores)
         self._rows = Rows(content)
         self._links = Links(g.device)
         self._seen = torch.zeros(batch, dtype=torch.int64, device=g.device)
@@ -253,9 +253,13 @@ class BeamSession:
         new: dict[str, State] = {"g": g, "state": state}
         if self._fusion is not None:
             scorer = self._fusion.select(content["scorer"], rows)
-            new["scores"], new["scorer"] = self._fusion.advance(tokens, scorer, g)
-            new["scores"][..., self._view.blank] = 0.0
+            scores, new["scorer"] = self._fusion.advance(tokens, scorer, g)
+            new["scores"] = self._of_labels(scores)
         return self._rows.put(new, in_use)
+
+    def _of_labels(self, scores: Tensor) -> Tensor:
+        """Fused scores [m, P, V] with 0 for the blank, whatever was there."""
+        return scores.index_fill(2, torch.tensor([self._view.blank], device=scores.device), 0.0)
 
     def _arcs(self, sources: _Prefixes, targets: _Prefixes, offset: int = 0) -> _Arcs:
         """The label arcs from `sources`, columns `offset` and on, to those `targets` that are one label longer."""
