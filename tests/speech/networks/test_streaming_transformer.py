@@ -166,10 +166,11 @@ def test_shifting_is_indexing() -> None:
 def test_a_query_that_sees_nothing_gets_zeros_and_no_gradient_of_nan() -> None:
     for relative in (False, True):
         layer = RelativeAttention(8, 2, relative)
+        r = layer.positions(3, 5, 2) if relative else None
         x, keys = torch.randn(1, 1, 3, 8, requires_grad=True), torch.randn(1, 1, 2, 5, 4)
         visible = torch.ones(1, 1, 3, 5, dtype=torch.bool)
         visible[0, 0, 1] = False
-        y = layer(x, keys, keys, visible, left=2)
+        y = layer(x, keys, keys, visible, r)
         torch.testing.assert_close(y[0, 0, 1], layer.output.bias)
         y.sum().backward()
         assert x.grad.isfinite().all()
@@ -234,8 +235,7 @@ def gradient_ratio(**settings: object) -> float:
 def test_scaled_branches_keep_gradients_of_deep_stacks_even() -> None:
     """Of Xavier's 24 pre-norm layers the first has over four times the gradient of the last."""
     assert gradient_ratio(init="xavier") > 3
-    for init in ("scaled", "depth", "fixup"):
-        assert 1 / 3 < gradient_ratio(init=init) < 3
+    assert 1 / 3 < gradient_ratio(init="scaled") < 3
 
 
 def test_initialisations_scale_what_is_added() -> None:

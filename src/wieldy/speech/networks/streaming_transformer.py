@@ -203,6 +203,7 @@ class StreamingLayer(nn.Module):
             "before": like.new_zeros(batch, back, self.size, device=device),
             "waiting": like.new_zeros(batch, 0, self.size, device=device),
             "first": 0,
+            "positions": {},
         }
 
     def by_chunk(self, x: Tensor, state: State, chunk: int, visible: Tensor) -> tuple[Tensor, State]:
@@ -229,9 +230,10 @@ class StreamingLayer(nn.Module):
                 beside = windowed(beside, seen, seen)
                 back = windowed(whole, left, chunk)[:, :chunks] if left else beside[..., :0, :]
                 windows.append(torch.cat([back, beside], dim=3))
-        x = self.attention_residual.leave(x, self.attention(h, *windows, visible, left))
+        r, positions = self._positions(state, seen, left + seen)
+        x = self.attention_residual.leave(x, self.attention(h, *windows, visible, r))
         keys, values = (part.detach() for part in kept) if self.memory else kept
-        after = {**state, "keys": keys, "values": values}
+        after = {**state, "keys": keys, "values": values, "positions": positions}
         if self.convolution:
             y, before = self.convolution(self.convolution_residual.enter(x), state["before"], chunk)
             x = self.convolution_residual.leave(x, y)
@@ -267,12 +269,25 @@ class StreamingLayer(nn.Module):
         visible = known.unfold(1, width, block)[:, :, None] & (offset >= 0) & (offset <= left + right)
         x = x[:, :frames]
         h = self.attention_residual.enter(functional.pad(x, (0, 0, 0, blocks * block - frames)))
-        y = self.attention(h.view(len(x), blocks, block, self.size), *windows, visible, left).flatten(1, 2)[:, :frames]
+        h = h.view(len(x), blocks, block, self.size)
+        r, after["positions"] = self._positions(state, block, width)
+        y = self.attention(h, *windows, visible, r).flatten(1, 2)[:, :frames]
         x = self.attention_residual.leave(x, y)
         if self.convolution:
             y, after["before"] = self.convolution(self.convolution_residual.enter(x)[:, None], state["before"], frames)
             x = self.convolution_residual.leave(x, y[:, 0])
         return self._fed_forward(x), after
+
+    def _positions(self, state: State, queries: int, keys: int) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """R of the attention, and what to remember of it: without gradients the last one, by its length of a block."""
+        known: dict[int, Tensor] = state["positions"]
+        if not self.attention.relative:
+            return None, known
+        if torch.is_grad_enabled():
+            return self.attention.positions(queries, keys, self.left), {}
+        if queries not in known:
+            known = {queries: self.attention.positions(queries, keys, self.left)}
+        return known[queries], known
 
     def _fed_forward(self, x: Tensor) -> Tensor:
         residual = self.feed_forward_residual

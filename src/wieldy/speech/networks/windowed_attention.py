@@ -44,17 +44,25 @@ class RelativeAttention(nn.Module):
         key, value = self.key_value(x).chunk(2, dim=2)
         return self._of_heads(key), self._of_heads(value)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor, left: int) -> Tensor:
-        """Outputs [B, N, Q, D] for queries from x [B, N, Q, D], keys and values [B, N, H, W, E] that begin `left`
-        frames before the first query of their block. `visible` is a mask [B, N, Q or 1, W]; for a query that sees
-        nothing, values count as 0 (torch's own softmax sees to that), and nothing becomes NaN."""
+    def positions(self, queries: int, keys: int, left: int) -> Tensor:
+        """R [H, E, queries + keys - 1] of all distances from a query back to a key, the largest first, for keys that
+        begin `left` frames before the first query."""
+        size = self.query.in_features
+        distance = torch.arange(queries - 1 + left, left - keys, -1, dtype=torch.float64)
+        angle = distance[:, None] * 10000 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+        sinusoids = torch.cat([angle.sin(), angle.cos()], dim=1)[:, :size].to(self.position.weight)
+        r: Tensor = self.position(sinusoids).view(-1, self.heads, self.head_size)
+        return r.permute(1, 2, 0)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor, r: Tensor | None) -> Tensor:
+        """Outputs [B, N, Q, D] for queries from x [B, N, Q, D] and windows of keys and values [B, N, H, W, E]; `r` are
+        their `positions`, if they are relative. `visible` is a mask [B, N, Q or 1, W]; for a query that sees nothing,
+        values count as 0 (torch's own softmax sees to that), and nothing becomes NaN."""
         batch, blocks, queries, size = x.shape
         q = self._of_heads(self.query(x).flatten(0, 1))
         k, v = keys.flatten(0, 1), values.flatten(0, 1)
         mask = visible.flatten(0, 1)[:, None]
-        if self.relative:
-            distances = self._distances(queries, k.shape[2], left).to(q)
-            r = self.position(distances).view(-1, self.heads, self.head_size).permute(1, 2, 0)
+        if r is not None:
             bias = shifted((q + self.position_bias) @ r)[..., : k.shape[2]] / math.sqrt(q.shape[3])
             mask = bias.masked_fill(~mask, -torch.inf)
             q = q + self.content_bias
@@ -64,14 +72,6 @@ class RelativeAttention(nn.Module):
 
     def _of_heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_size).transpose(1, 2)
-
-    def _distances(self, queries: int, keys: int, left: int) -> Tensor:
-        """Sinusoids [queries + keys - 1, D] of all distances from a query back to a key, the largest first."""
-        size = self.query.in_features
-        distance = torch.arange(queries - 1 + left, left - keys, -1, dtype=torch.float64)
-        rate = 10000 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-        angle = distance[:, None] * rate
-        return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :size]
 
 
 def shifted(x: Tensor) -> Tensor:
