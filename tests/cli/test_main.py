@@ -13,6 +13,9 @@ from wieldy import cli
 from wieldy.errors import MissingError
 
 
+POSITIONAL = ("file", "files", "names", "system", "action", "hypothesis", "reference", "kind", "manifest")
+
+
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     printed = capsys.readouterr().out
@@ -30,7 +33,7 @@ def test_every_option_of_every_verb_is_explained(name: str, capsys: pytest.Captu
     command = getattr(importlib.import_module(cli.VERBS[name].module), cli.VERBS[name].command)
     assert command.__doc__.split("\n")[0].split(",")[0][:40] in " ".join(printed.split())
     for field in dataclasses.fields(command):
-        if field.name not in ("file", "files", "names", "system", "action", "hypothesis", "reference"):
+        if field.name not in POSITIONAL:
             assert f"--{field.name.replace('_', '-')}" in printed
 
 
@@ -54,6 +57,7 @@ def test_every_option_of_every_verb_is_explained(name: str, capsys: pytest.Captu
         (["models", "get", "no-such-model-here"], 4, "no-such-model-here"),
         (["score", "no.json", "no.stm"], 3, "no."),
         (["reproduce", "no-such-system"], 2, "no-such-system"),
+        (["train", "asr", "no-such-folder", "--out", "m"], 3, "no-such-folder does not exist"),
     ],
 )
 def test_bad_requests_end_in_one_line(
@@ -127,3 +131,11 @@ def test_transcribe_help_does_not_import_the_engines() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not set(printed.splitlines()[-1].split()) & {"torch", "onnxruntime", "faster_whisper", "scipy"}
+
+
+def test_training_without_its_packages_says_what_to_install(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "lhotse", None)
+    for name in [name for name in sys.modules if name.startswith("wieldy.speech.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert cli.main(["train", "asr", "recordings", "--out", "model"]) == 4
+    assert "training needs lhotse" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from wieldy.cli.options import Text
 from wieldy.cli.output import progress_bar, say, show
-from wieldy.errors import UsageError
+from wieldy.errors import MissingError, UsageError
 
 Manifest = Positional[Annotated[Path, arg(metavar="MANIFEST", help_behavior_hint="")]]
 OutFolder = Annotated[Path, arg(metavar="DIR")]
@@ -51,10 +51,12 @@ class Train:
     """Another seed, another recogniser."""
 
     def run(self) -> int:
-        from wieldy.speech.asr import AsrConfig, train_recognizer
-        from wieldy.speech.corpora import digits_corpus
-        from wieldy.speech.corpus import read_manifest
-
+        try:
+            from wieldy.speech.asr import AsrConfig, train_recognizer
+            from wieldy.speech.corpora import digits_corpus
+            from wieldy.speech.corpus import read_manifest
+        except ModuleNotFoundError as error:
+            raise MissingError(f"training needs {error.name}", hint="pip install 'wieldy[torch]'") from error
         if (self.out / "config.json").exists() and not self.resume:
             raise UsageError(f"{self.out} holds a model already", hint="choose another folder with --out")
         config = AsrConfig(

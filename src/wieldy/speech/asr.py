@@ -48,6 +48,7 @@ class AsrConfig:
     rate: float = 2e-3  # highest learning rate, > 0
     tokens: Literal["auto"] | Kind = "auto"  # auto: words up to `FEW_WORDS` different ones, else unigram pieces
     pieces: int = 500  # of unigram and bpe, at most
+    sample_rate: int | None = None  # Hz the network hears, 8000 or 16000; None: see `features_for`
     join: int = 1  # recordings of one speaker in a row are made one utterance, up to this many; 1: as they are
     held_out: str | None = None  # a speaker who is not trained on but tested
     augment: AugmentConfig = field(
@@ -81,7 +82,7 @@ def train_recognizer(
     the word error rate there and, with `held_out`, on that speaker. What cannot be used is listed in the report.
     An interrupted run goes on with `resume`. Raises `InputError` where too little can be used.
     """
-    features = features_for(cuts)
+    features = features_for(config.sample_rate or min((cut.sampling_rate for cut in cuts), default=16_000))
     tokenizer = tokenizer_for([text_of(cut) for cut in cuts], config)
     usable = checked(cuts, tokenizer, strict=config.strict, features=features)
     parts = split(usable.cuts, config)
@@ -129,13 +130,13 @@ def train_recognizer(
     return Result(recognizer, report)
 
 
-def features_for(cuts: CutSet) -> LogMelConfig:
+def features_for(sample_rate: int) -> LogMelConfig:
     """Log-mel features at the lowest sampling rate among the recordings, at most 16 kHz: what is missing in some of
     them must not be what tells words apart."""
-    rate = min(16_000, min((cut.sampling_rate for cut in cuts), default=16_000))
-    if rate < 8000:
-        raise InputError(f"there is a recording with {rate} samples a second", hint="speech needs 8000")
-    return LogMelConfig(sample_rate=rate, window=rate // 40, hop=rate // 100, mels=80 if rate == 16_000 else 40)
+    if sample_rate < 8000:
+        raise InputError(f"there are recordings of {sample_rate} samples a second", hint="speech needs 8000")
+    rate = 16_000 if sample_rate >= 16_000 else 8000
+    return LogMelConfig(sample_rate=rate, window=rate // 40, hop=rate // 100, mels=rate // 200)
 
 
 def tokenizer_for(texts: Sequence[str], config: AsrConfig) -> Tokenizer:
