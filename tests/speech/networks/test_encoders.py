@@ -83,12 +83,22 @@ def streamed(encoder: Encoder, x: Tensor, lens: Tensor, pieces: list[int]) -> Te
 
 
 @every_encoder
-@hypothesis.example(pieces=[5, 0, 1, 9, 4, 8], lens=[37, 0, 12])
-@hypothesis.settings(max_examples=3)
+@pytest.mark.parametrize("pieces", [[5, 0, 1, 9, 4], [1] * 24])
+def test_a_stream_in_pieces_is_the_whole(name: str, pieces: list[int]) -> None:
+    check_stream(name, pieces, [25, 0, 12])
+
+
+@pytest.mark.slow
+@every_encoder
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(
     pieces=st.lists(st.integers(0, 9), max_size=12), lens=st.lists(st.integers(0, 37), min_size=1, max_size=3)
 )
 def test_a_stream_in_any_pieces_is_the_whole(name: str, pieces: list[int], lens: list[int]) -> None:
+    check_stream(name, pieces, lens)
+
+
+def check_stream(name: str, pieces: list[int], lens: list[int]) -> None:
     encoder, ends = encoder_of(name), torch.tensor(lens)
     x = features(len(lens), max(lens), seed=1)
     for row, end in zip(x, lens, strict=True):
