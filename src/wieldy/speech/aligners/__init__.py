@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from lhotse.cut import Cut, DataCut
+from lhotse.cut import Cut, MonoCut
 from lhotse.supervision import AlignmentItem
 from numpy.typing import NDArray
 
@@ -41,7 +41,7 @@ class Aligner(Protocol):
         ...
 
 
-def with_alignment(cut: DataCut, alignment: Alignment) -> DataCut:
+def with_alignment(cut: MonoCut, alignment: Alignment) -> MonoCut:
     """The cut with these times for its one supervision."""
     if len(cut.supervisions) != 1:
         raise InputError(f"{cut.id} has {len(cut.supervisions)} supervisions", hint="trim cuts to their supervisions")

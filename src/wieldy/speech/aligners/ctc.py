@@ -29,7 +29,8 @@ def ctc_viterbi(
 ) -> tuple[NDArray[np.int64], float]:
     """The likeliest path, of each frame the place 0 .. U - 1 of its token or -1 for blank, int64 [T], and its score.
 
-    The score is a log-probability; `log_probs` [T, V] are natural logarithms. Raises `InputError` where there are too few frames.
+    The score is its log-probability; `log_probs` [T, V] are natural logarithms. Raises `InputError` where there are too
+    few frames.
     """
     frames = len(log_probs)
     labels = np.asarray(tokens, np.int64)

@@ -6,7 +6,6 @@ boundaries are some tens of milliseconds off, which pre-training survives (see t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,20 +46,18 @@ class PocketSphinxAligner:
             raise InputError(f"{len(samples) / 16_000:g} s of sound cannot be aligned with {text!r}")
         self._decoder.set_alignment()  # a second pass, for the phones
         self._decode(pcm)
-        spoken = [word for word in self._decoder.get_alignment() if not word.name.startswith(_MARKS)]
-        found = tuple(_item(name, word) for name, word in zip(written, spoken, strict=True))
-        return Alignment(found, tuple(_item(phone.name, phone) for phone in _phones(spoken)))
+        names, found, phones = iter(written), [], []
+        for word in self._decoder.get_alignment():  # an entry is gone, and crashes, once the loop has moved on
+            if not word.name.startswith(_MARKS):
+                found.append(_item(next(names), word))
+                phones += [_item(phone.name, phone) for phone in word]
+        return Alignment(tuple(found), tuple(phones))
 
     def _decode(self, pcm: bytes) -> None:
         if pcm:  # the decoder fails on an empty buffer
             self._decoder.start_utt()
             self._decoder.process_raw(pcm, full_utt=True)
             self._decoder.end_utt()
-
-
-def _phones(words: list[Any]) -> Iterator[Any]:
-    for word in words:
-        yield from word
 
 
 def _item(symbol: str, entry: Any) -> AlignmentItem:

@@ -53,7 +53,7 @@ class AlignPretrainConfig:
     predictor_lm: bool = False  # also train the predictor as a language model, on the transcripts
     blank_weight: float | Literal["auto"] = "auto"  # of blank nodes, > 0; auto: as much in all as the others have
     max_steps: int = 600  # >= 1; at most 30 % of the steps that follow
-    min_gain: float = 0.005  # end when an epoch gains less accuracy on `dev` than this, >= 0
+    min_gain: float = 0.005  # end when an epoch gains less accuracy on `dev` than this, >= 0; 0: never
     lr: float = 1e-3  # peak of the learning rate, > 0
     cpu: bool = False  # stay on the CPU where there is a GPU
     seed: int = 0
@@ -212,7 +212,7 @@ class _Whole(_Task):
         """All of the model is trained."""
 
     def own_loss(self, batch: Batch) -> Tensor:
-        f, g, labels, weights = self._labelled(batch, self.config.variant)
+        f, g, labels, weights = self._labelled(batch)
         if not weights.any():
             return 0 * (f.sum() + g.sum())
         blank = (labels == SILENCE) & (weights > 0)
@@ -225,14 +225,18 @@ class _Whole(_Task):
         return chunked_joint_ce(f, g, self.model.joint, labels, weights, self.frames(batch), batch.target_lens)
 
     def right(self, batch: Batch) -> tuple[int, int]:
-        f, g, labels, weights = self._labelled(batch, "path")
-        n, t, u = weights.nonzero(as_tuple=True)
-        logits = self.model.joint(f[n, t], g[n, u])
-        return int((logits.argmax(1).cpu() == labels[n, t, u]).sum()), len(n)
-
-    def _labelled(self, batch: Batch, variant: Variant) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        f, g, labels, _ = self._labelled(batch)
         frames = self.frames(batch)
-        labels, weights = node_labels(batch, self.spanned(batch, frames), frames, variant, self.config.anchor)
+        _, path = node_labels(batch, self.spanned(batch, frames), frames, "path", self.config.anchor)
+        n, t, u = path.nonzero(as_tuple=True)
+        found = self.model.joint(f[n, t], g[n, u]).argmax(1).cpu()
+        return int((found == labels[n, t, u]).sum()), len(n)
+
+    def _labelled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f and g, classes and weights of the nodes."""
+        frames = self.frames(batch)
+        variant, anchor = self.config.variant, self.config.anchor
+        labels, weights = node_labels(batch, self.spanned(batch, frames), frames, variant, anchor)
         moved = self.here(batch)
         f, _, g = self.model(moved.features, moved.feature_lens, moved.targets)
         return f, g, labels, weights
@@ -276,7 +280,7 @@ class _Curve:
             right, total = (sum(counts) for counts in zip(*map(self.task.right, self.dev), strict=True))
         before = max(self.accuracy.values(), default=-1.0)
         self.accuracy[number] = right / max(1, total)
-        if self.accuracy[number] - before < self.config.min_gain:
+        if self.config.min_gain and self.accuracy[number] - before < self.config.min_gain:
             raise _EnoughError
 
 

@@ -301,7 +301,8 @@ def _cut_at(
 def _delayed(spans: Spans, frames: int, delay: int) -> Spans:
     """Spans `delay` frames later, those at the end as late as leaves each a frame."""
     last = frames - len(spans) + np.arange(len(spans))[:, None] + np.array([0, 1])
-    return np.minimum(spans + delay, last)
+    delayed: Spans = np.minimum(spans + delay, last)
+    return delayed
 
 
 def _anchors(spans: Spans, anchor: Anchor) -> NDArray[np.int64]:
@@ -314,7 +315,7 @@ def _anchors(spans: Spans, anchor: Anchor) -> NDArray[np.int64]:
 
 def _frames_of(spans: Spans) -> NDArray[np.int64]:
     """All frames of all spans, in order."""
-    lengths = spans[:, 1] - spans[:, 0]
+    lengths: NDArray[np.int64] = spans[:, 1] - spans[:, 0]
     frames: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(spans[:, 1] - np.cumsum(lengths), lengths)
     return frames
 
