@@ -16,7 +16,7 @@ from torch import Tensor
 from wieldy.speech.decode import State, TokenFeatures
 
 FEATURES = tuple(field.name for field in dataclasses.fields(TokenFeatures))
-_LOG_PROB, _ENTROPY, _MARGIN, _BLANK_BEFORE, _BLANK_AFTER, _GAP, _ACTIVE = range(len(FEATURES))
+_BLANK_AFTER, _GAP, _ACTIVE = (FEATURES.index(name) for name in ("blank_after", "gap", "active"))
 FEWEST = 1024  # links before any are forgotten: some hundred tokens
 
 
@@ -48,18 +48,23 @@ class Links:
 
         `chosen` is the token's, `blank` the blank's at the same node, `blank_after` that of the node behind.
         """
-        first, last = self._count, self._count + len(token)
-        while last > len(self._ints):
+        first, last = self._count, self._count + token.shape[0]
+        while last > self._ints.shape[0]:
             self._ints = torch.cat([self._ints, torch.zeros_like(self._ints)])
             self._features = torch.cat([self._features, torch.zeros_like(self._features)])
         self._ints[first:last] = torch.stack([previous, token, frame], dim=1)
         others = log_p.scatter(1, token[:, None], -torch.inf)
         entropy = torch.special.entr(log_p.exp()).sum(1) + torch.special.entr(blank.exp())
-        row = self._features[first:last]
-        row[:, _LOG_PROB], row[:, _ENTROPY], row[:, _MARGIN] = chosen, entropy, chosen - others.amax(1)
-        row[:, _BLANK_BEFORE] = blank_before
-        row[:, _BLANK_AFTER] = 0.0 if blank_after is None else blank_after
-        row[:, _GAP], row[:, _ACTIVE] = torch.inf, 1.0
+        features = {
+            "log_prob": chosen,
+            "entropy": entropy,
+            "margin": chosen - others.amax(1),
+            "blank_before": blank_before,
+            "blank_after": torch.zeros_like(blank) if blank_after is None else blank_after,
+            "gap": torch.full_like(blank, torch.inf),
+            "active": torch.ones_like(blank),
+        }
+        self._features[first:last] = torch.stack([features[name].float() for name in FEATURES], dim=1)
         self._count = last
         return torch.arange(first, last, device=token.device)
 
@@ -121,7 +126,7 @@ class Rows:
         free = torch.ones(len(self), dtype=torch.bool, device=in_use.device)
         free[in_use] = False
         rows = free.nonzero()[:wanted, 0]
-        if (missing := wanted - len(rows)) > 0:
+        if (missing := wanted - rows.shape[0]) > 0:
             first = len(self)
             more = max(missing, first)
             self.content = _mapped(lambda old: torch.cat([old, old.new_zeros(more, *old.shape[1:])]), self.content)
@@ -147,4 +152,4 @@ def _rows(state: State) -> int:
     """How many hypotheses a state is of."""
     while not isinstance(state, Tensor):
         state = next(iter(state.values() if isinstance(state, dict) else state))
-    return len(state)
+    return state.shape[0]

@@ -22,9 +22,8 @@ Notation: B utterances, n of them with a frame left, K = beam, W prefixes on a f
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -169,7 +168,7 @@ class BeamSession:
         for _ in range(self._config.max_symbols):
             bar = _kth_best(beam.score + beam.blank, self._config.beam)
             grown, tokens = self._extensions(beam, beam.mass, arcs, bar)
-            if len(tokens):
+            if tokens.numel():
                 new = self._extended(beam, grown, tokens)
                 here = grown.utterance, grown.target - beam.width
                 used = torch.cat([in_use.flatten(), beam.row.flatten()])
@@ -179,7 +178,7 @@ class BeamSession:
                 arcs = arcs.joined(grown).joined(self._arcs(new, beam, beam.width))
                 beam = beam.joined(new, dim=1)
             inflow = beam.mass[arcs.utterance, arcs.source] + arcs.log_p
-            if not len(tokens) and not bool((inflow > NONE).any()):
+            if not tokens.numel() and not bool((inflow > NONE).any()):
                 break
             ahead = inflow > beam.acoustic[arcs.utterance, arcs.target]
             owners.append(self._emit(beam, arcs, frame, ahead, beam.link))
@@ -206,7 +205,7 @@ class BeamSession:
         grown, tokens = self._extensions(beam, mass, arcs, bar)
         first, width = len(self._links), beam.width
         owners = [self._emit(beam, arcs, frame, ahead, links, later=True)]
-        if len(tokens):
+        if tokens.numel():
             new = self._extended(beam, grown, tokens)
             here = grown.utterance, grown.target - width
             new.acoustic[here] = mass[grown.utterance, grown.source] + grown.log_p
@@ -217,7 +216,7 @@ class BeamSession:
         beam.before.copy_(beam.blank)
         beam, kept = self._pruned(beam, first, owners)
         u, k = ((kept >= width) & (beam.acoustic > NONE)).nonzero(as_tuple=True)
-        if len(u):
+        if u.numel():
             used = torch.cat([in_use.flatten(), beam.row.flatten()])
             beam.row[u, k] = self._advanced(beam.token[u, k], beam.row[u, k], used)
         return beam
@@ -234,9 +233,9 @@ class BeamSession:
         lie, the blank's log-probability, and the best label score, fusion included."""
         content, blank = self._rows.content, self._view.blank
         logits = self._view.join(f, content["g"][rows])
-        first, last = self._evaluations, self._evaluations + len(rows)
-        if last > len(self._log_p):
-            more = self._log_p.new_empty(2 * last - len(self._log_p), self._view.vocab)
+        first, last = self._evaluations, self._evaluations + rows.shape[0]
+        if last > self._log_p.shape[0]:
+            more = self._log_p.new_empty(2 * last - self._log_p.shape[0], self._view.vocab)
             self._log_p = torch.cat([self._log_p, more])
         log_p = self._log_p[first:last]
         torch.log_softmax(logits.to(log_p.dtype), 1, out=log_p)
@@ -275,13 +274,13 @@ class BeamSession:
         choices = min(self._config.beam, self._view.vocab - 1)
         scores = mass + beam.fused
         u, w = (scores + beam.best > bar[:, None]).nonzero(as_tuple=True)
-        if not len(u):
+        if not u.numel():
             return _Arcs(u, u, u, scores.new_zeros(0)), u
         candidates = self._log_p[beam.at[u, w]]
         if self._fusion is not None:
             candidates = candidates + self._rows.content["scores"][beam.row[u, w]].sum(1)
         place = torch.full_like(beam.row, -1)
-        place[u, w] = torch.arange(len(u), device=u.device)
+        place[u, w] = torch.arange(u.shape[0], device=u.device)
         there = place[arcs.utterance, arcs.source]
         known = there >= 0
         candidates[there[known], beam.token[arcs.utterance, arcs.target][known]] = NONE
@@ -323,6 +322,8 @@ class BeamSession:
         `later` leaves the blank after the token to the next frame.
         """
         u, i, j = arcs.utterance[which], arcs.source[which], arcs.target[which]
+        if not u.numel():
+            return u
         beam.link[u, j] = self._links.add(
             links[u, i],
             beam.token[u, j],
@@ -337,10 +338,11 @@ class BeamSession:
 
     def _pruned(self, prefixes: _Prefixes, first_link: int, owners: list[Tensor]) -> tuple[_Prefixes, Tensor]:
         """The K best and the columns [n, K] they were in. Since `first_link` links were made for `owners`."""
-        if prefixes.width == self._config.beam and not any(map(len, owners)):
+        linked = len(self._links) > first_link
+        if prefixes.width == self._config.beam and not linked:
             return prefixes, torch.zeros_like(prefixes.row)
         top, kept = prefixes.score.topk(self._config.beam)
-        if any(map(len, owners)):
+        if linked:
             owner = torch.cat(owners)
             gap = top[:, 0] - top[:, 1] if top.shape[1] > 1 else torch.full_like(top[:, 0], torch.inf)
             self._links.set_beam(first_link, gap[owner], (top > NONE).sum(1)[owner])
@@ -470,7 +472,7 @@ class _Prefixes:
 
     @property
     def fused(self) -> Tensor:
-        return self.parts.sum(-1)
+        return self.parts.sum(2)
 
     @property
     def score(self) -> Tensor:
@@ -481,7 +483,7 @@ class _Prefixes:
         return self.ints.shape[1]
 
     def __len__(self) -> int:
-        return len(self.ints)
+        return self.ints.shape[0]
 
     def __getitem__(self, utterances: Tensor | slice) -> _Prefixes:
         return _Prefixes(self.ints[utterances], self.numbers[utterances])
@@ -497,8 +499,7 @@ class _Prefixes:
         return _Prefixes(self.ints.take_along_dim(index, 1), self.numbers.take_along_dim(index, 1))
 
 
-@dataclass(frozen=True)
-class _Arcs:
+class _Arcs(NamedTuple):
     """Label arcs of one frame: utterance, columns of both prefixes and log-probability (float64), [arcs] each.
 
     No two have one target: a prefix has one parent.
@@ -510,8 +511,7 @@ class _Arcs:
     log_p: Tensor
 
     def joined(self, other: _Arcs) -> _Arcs:
-        names = (field.name for field in dataclasses.fields(self))
-        return _Arcs(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
+        return _Arcs(*map(torch.cat, zip(self, other, strict=True)))
 
 
 def checked_lens(f: Tensor, f_lens: Tensor, batch: int) -> Tensor:
