@@ -136,7 +136,16 @@ def test_wrong_usage(toy: types.ModuleType, capsys: pytest.CaptureFixture[str]) 
 def test_every_benchmark_is_listed_with_its_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--list"]) == 0
     listed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert set(listed) == {"attribution", "embeddings", "long_meeting", "rnnt_loss", "transcribe", "vad"}
+    assert set(listed) == {
+        "attribution",
+        "embeddings",
+        "long_meeting",
+        "rnnt_loss",
+        "streaming",
+        "transcribe",
+        "transducer_beam",
+        "vad",
+    }
     for name in listed:
         module = command._module(name)
         assert "ours" in module.ARMS

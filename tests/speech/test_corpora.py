@@ -1,5 +1,6 @@
 """Generated corpora: what is said, by whom, when, how loud; and strings of recorded digits."""
 
+import dataclasses
 import itertools
 import shutil
 
@@ -11,7 +12,7 @@ from lhotse.cut import CutSet
 
 from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech import corpora, synthesize
-from wieldy.speech.corpora import CorpusConfig, digits_corpus, joined, named_corpus, sentences, spoken
+from wieldy.speech.corpora import CorpusConfig, digits_corpus, joined, named_corpus, said_by_voices, sentences, spoken
 from wieldy.speech.corpus import aligned, checked, samples_of, text_of
 
 CLEAN = CorpusConfig(noise_snr_db=None, level_db=None)
@@ -220,6 +221,35 @@ def test_every_recording_is_used_before_one_is_used_again(digits):
     )
 
 
+def test_people_repeat_themselves_as_often_as_is_asked(digits):
+    many = CutSet.from_cuts(cut.with_id(f"{cut.id}-{i}") for cut in digits for i in range(5))
+
+    def share(repeats):
+        strings = joined(many, np.random.default_rng(0), 40, lengths=(8, 8), repeats=repeats)
+        texts = [text_of(string).split() for string in strings]
+        pairs = [a == b for words in texts for a, b in itertools.pairwise(words)]
+        return sum(pairs) / len(pairs)
+
+    assert share(0.0) < 0.2
+    assert 0.4 < share(0.5) < 0.65
+    assert share(1.0) > 0.7  # as often as there is such a recording left
+
+
+def test_phrases_are_said_by_voices_that_know_when(monkeypatch):
+    if not any(voice.name == "heart" for voice in synthesize.voices()):
+        pytest.skip("hibari is not installed")
+    heart = synthesize.voice_named("heart")
+    monkeypatch.setattr(synthesize, "voices", lambda: (heart, dataclasses.replace(heart, name="joe", shippable=False)))
+    cuts = said_by_voices(["turn left", "stop"], 3, (1, 2), seed=4)
+    assert {cut.supervisions[0].speaker for cut in cuts} == {"heart"}
+    for cut in cuts:
+        assert set(text_of(cut).split()) <= {"turn", "left", "stop"}
+        assert [item.symbol for item in aligned(cut)] == text_of(cut).split()
+    monkeypatch.setattr(synthesize, "voices", tuple)
+    with pytest.raises(MissingError, match="no synthetic voice is installed"):
+        said_by_voices(["stop"], 1)
+
+
 def test_pauses_are_not_silent_and_the_generator_decides(digits):
     one, again, other = (joined(digits, np.random.default_rng(seed), 4) for seed in (0, 0, 1))
     for string, same in zip(one, again, strict=True):
@@ -236,7 +266,9 @@ def test_strings_can_be_saved_and_read(digits, tmp_path):
     assert [text_of(cut) for cut in again] == [text_of(cut) for cut in strings]
 
 
-@pytest.mark.parametrize(("field", "value"), [("lengths", (0, 3)), ("lengths", (3, 2)), ("pause_s", (-0.1, 0.1))])
+@pytest.mark.parametrize(
+    ("field", "value"), [("lengths", (0, 3)), ("lengths", (3, 2)), ("pause_s", (-0.1, 0.1)), ("repeats", 1.5)]
+)
 def test_impossible_strings(field, value, digits):
     with pytest.raises(UsageError, match=f"{field} is"):
         joined(digits, np.random.default_rng(0), 1, **{field: value})

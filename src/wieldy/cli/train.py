@@ -37,6 +37,8 @@ class Train:
     """Recordings are named by what is said in them, and by whom: 7_anna_0.wav."""
     join: int = 1
     """Up to this many recordings of a speaker are joined to one utterance. For recordings of single words."""
+    synthetic: int = 0
+    """So many utterances of the same texts by synthetic voices are trained on too. For recordings of few people."""
     held_out: Text = None
     """A speaker who is not trained on; the report says how well the recogniser does on them."""
     steps: int = 2000
@@ -62,6 +64,7 @@ class Train:
         config = AsrConfig(
             preset=self.preset,
             join=self.join,
+            synthetic=self.synthetic,
             held_out=self.held_out,
             steps=self.steps,
             rate=self.rate,

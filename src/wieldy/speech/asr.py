@@ -25,9 +25,10 @@ from wieldy.metrics.text import WordErrors, word_errors
 from wieldy.report import Metric, Plot, Report, Result, Series, Table
 from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.batches import Batch, BatchConfig, Batches
-from wieldy.speech.corpora import joined
+from wieldy.speech.corpora import joined, said_by_voices
 from wieldy.speech.corpus import Checked, checked, text_of
 from wieldy.speech.decode.greedy import greedy
+from wieldy.speech.decode.transducer_beam import TransducerBeam
 from wieldy.speech.features import LogMelConfig
 from wieldy.speech.losses.transducer import transducer_loss
 from wieldy.speech.networks.transducer import Preset, Transducer, TransducerConfig
@@ -37,6 +38,8 @@ from wieldy.speech.tokens import Kind, Tokenizer
 from wieldy.training.loop import LAST, TrainConfig, Trained, train
 from wieldy.training.schedules import Schedule
 
+REPEATS = 0.2  # of joined recordings, say again what the one before says
+SAVE_EVERY = 100  # steps
 FEW_WORDS = 200  # up to so many different words are tokens of their own; beyond, unseen words need pieces
 
 
@@ -44,16 +47,23 @@ FEW_WORDS = 200  # up to so many different words are tokens of their own; beyond
 class AsrConfig:
     preset: Preset = "small"  # size of the network: tiny for a few dozen words, small for a laptop, large
     steps: int = 2000  # of the transducer loss, >= 1
-    pretrain_steps: int = 500  # before, where all recordings have word times, >= 0
+    pretrain: float = 0.25  # steps before these, as a share of them, where all recordings have word times; 0: none
     rate: float = 2e-3  # highest learning rate, > 0
     tokens: Literal["auto"] | Kind = "auto"  # auto: words up to `FEW_WORDS` different ones, else unigram pieces
     pieces: int = 500  # of unigram and bpe, at most
     sample_rate: int | None = None  # Hz the network hears, 8000 or 16000; None: see `features_for`
     join: int = 1  # recordings of one speaker in a row are made one utterance, up to this many; 1: as they are
+    synthetic: int = 0  # utterances of the same texts by synthetic voices, added to what is trained on
     held_out: str | None = None  # a speaker who is not trained on but tested
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
-            voice=(0.85, 1.18), room_rt60_s=(0.05, 0.3), noise_snr_db=(10.0, 40.0), level_db=(-10.0, 10.0)
+            speed=(0.85, 1.15),
+            warp=(0.8, 1.25),
+            channel_db=3.0,
+            room_rt60_s=(0.05, 0.3),
+            noise_snr_db=(8.0, 40.0),
+            level_db=(-10.0, 10.0),
+            frequency_width=8,
         )
     )
     batches: BatchConfig = field(default_factory=lambda: BatchConfig(max_lattice_nodes=50_000, max_utterances=32))
@@ -61,7 +71,7 @@ class AsrConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("pretrain_steps", 0), ("pieces", 2), ("join", 1)):
+        for name, least in (("steps", 1), ("pretrain", 0), ("pieces", 2), ("join", 1), ("synthetic", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}", hint=f"it must be at least {least}")
         if self.tokens not in ("auto", *get_args(Kind)):
@@ -86,13 +96,18 @@ def train_recognizer(
     tokenizer = tokenizer_for([text_of(cut) for cut in cuts], config)
     usable = checked(cuts, tokenizer, strict=config.strict, features=features)
     parts = split(usable.cuts, config)
+    if config.synthetic:
+        if progress:
+            progress("synthetic voices", 0.0)
+        phrases = [text_of(cut) for cut in usable.cuts]
+        parts["train"] += said_by_voices(phrases, config.synthetic, (1, config.join), config.seed)
     learn = Batches(parts["train"], features, tokenizer, config.batches, config.augment, config.seed)
     develop = Batches(parts["develop"], features, tokenizer, config.batches)
     torch.manual_seed(config.seed)
     network = Transducer(TransducerConfig.preset(config.preset, len(tokenizer), features.dim))
     network.measure_features_((batch.features, batch.feature_lens) for batch in learn.epoch(0))
     training = out / "training"
-    if config.pretrain_steps and has_word_times(parts["train"]) and not (resume and (training / LAST).is_file()):
+    if config.pretrain and has_word_times(parts["train"]) and not (resume and (training / LAST).is_file()):
         if progress:
             progress("learn the times of words", 0.0)
         network, _ = pretrain(network, learn, tokenizer, config=_pretraining(config, features))
@@ -109,6 +124,7 @@ def train_recognizer(
             schedule=Schedule(peak=config.rate, shape="cosine"),
             weight_decay=0.01,
             validate_every=max(1, config.steps // 10),
+            save_every=SAVE_EVERY,
             seed=config.seed,
         ),
         folder=training,
@@ -120,7 +136,7 @@ def train_recognizer(
         raise WieldyError(f"the loss diverged at step {run.diverged_at}", hint="try half the learning rate, --rate")
     recognizer = TransducerRecognizer(network, features, tokenizer, model_id=out.name)
     found = {
-        name: errors(network, tokenizer, Batches(own, features, tokenizer, config.batches))
+        name: errors(network, tokenizer, Batches(own, features, tokenizer, config.batches), recognizer.beam)
         for name, own in parts.items()
         if name != "train"
     }
@@ -163,10 +179,15 @@ def split(cuts: CutSet, config: AsrConfig) -> dict[str, CutSet]:
     found = {name: CutSet.from_cuts(own) for name, own in by_place.items() if own}
     if config.join == 1:
         return found
-    # Every recording once, and in training twice: with other neighbours.
+    # Every recording once, and in training twice, with other neighbours. People repeat themselves, which chance alone
+    # shows too seldom to be learned: without `REPEATS`, half of the errors were a word of a pair left out.
     return {
         name: joined(
-            own, rng, max(2, len(own) * (4 if name == "train" else 2) // (config.join + 1)), lengths=(1, config.join)
+            own,
+            rng,
+            max(2, len(own) * (4 if name == "train" else 2) // (config.join + 1)),
+            lengths=(1, config.join),
+            repeats=REPEATS if name == "train" else 0.0,
         )
         for name, own in found.items()
     }
@@ -180,7 +201,7 @@ def _pretraining(config: AsrConfig, features: LogMelConfig) -> AlignPretrainConf
     return AlignPretrainConfig(
         target="whole",
         frame_shift_s=features.frame_s,
-        max_steps=config.pretrain_steps,
+        max_steps=max(1, round(config.pretrain * config.steps)),
         min_gain=0.0,  # without a development set there is nothing to end early by
         lr=config.rate,
         seed=config.seed,
@@ -196,13 +217,16 @@ def loss(network: nn.Module, batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def errors(network: Transducer, tokenizer: Tokenizer, data: Batches) -> list[WordErrors]:
-    """The errors of greedy search in each utterance."""
+def errors(
+    network: Transducer, tokenizer: Tokenizer, data: Batches, beam: TransducerBeam | None = None
+) -> list[WordErrors]:
+    """The errors of beam search, or of greedy search without one, in each utterance."""
     found = []
     for batch in data.epoch(0):
         batch = batch.to(network.feature_mean.device)
         f, f_lens = network.encode(batch.features, batch.feature_lens)
-        for cut, best in zip(batch.cuts, greedy(network, f, f_lens), strict=True):
+        answers = [nbest[0] for nbest in beam.decode(f, f_lens)] if beam else greedy(network, f, f_lens)
+        for cut, best in zip(batch.cuts, answers, strict=True):
             found.append(word_errors(text_of(cut).split(), tokenizer.decode(best.tokens).split()))
     return found
 

@@ -28,7 +28,7 @@ from lhotse.supervision import AlignmentItem
 from numpy.typing import NDArray
 
 from wieldy.cache import Cache, cache_root, digest, replacing, sha256_of
-from wieldy.errors import InputError, UsageError
+from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech import corpus, script, synthesize
 from wieldy.speech.augment import AugmentConfig, Range, augmented
 from wieldy.speech.noise import NoiseKind
@@ -156,6 +156,22 @@ def _powers(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.square(whole, dtype=np.float64).mean(axis=1))
 
 
+def said_by_voices(phrases: Sequence[str], count: int, lengths: tuple[int, int] = (1, 7), seed: int = 0) -> CutSet:
+    """About `count` utterances of phrases in a row, to learn from: half in natural voices (hibari, flite), half in
+    espeak-ng's, as far as they are installed, may be handed on and know when their words are spoken."""
+    rng = np.random.default_rng(seed)
+    chosen = sorted(set(phrases))
+    texts = [" ".join(rng.choice(chosen, rng.integers(lengths[0], lengths[1] + 1))) for _ in range(count)]
+    known = [voice for voice in synthesize.voices() if voice.shippable]
+    kinds = [[voice.name for voice in known if (voice.engine == "espeak-ng") == many] for many in (False, True)]
+    kinds = [names for names in kinds if names]
+    if not kinds:
+        raise MissingError("no synthetic voice is installed", hint="pip install 'wieldy[speech]' brings one")
+    turns = [kinds[i % len(kinds)][i // len(kinds) % len(kinds[i % len(kinds)])] for i in range(count)]
+    cuts = spoken(texts, turns, CorpusConfig(pace=(0.8, 1.25), noise_snr_db=None, seed=seed))
+    return CutSet.from_cuts(cut for cut in cuts if cut.supervisions[0].alignment)
+
+
 # --- recordings of people --------------------------------------------------------------------------------------------
 
 
@@ -191,10 +207,12 @@ def joined(
     *,
     lengths: tuple[int, int] = (1, 7),
     pause_s: Range = (0.02, 0.3),
+    repeats: float = 0.0,
 ) -> CutSet:
     """`count` utterances, each of some recordings of one speaker in a row, as if said at once.
 
-    `lengths` is the fewest and most recordings in an utterance, `pause_s` the pauses between, before and after them.
+    `lengths` is the fewest and most recordings in an utterance, `pause_s` the pauses between, before and after them,
+    `repeats` the share of recordings that say again what the one before them says, more than by chance.
     Recordings are brought to one level, and the pauses have the noise of the quietest. Every recording of a speaker is
     used before one is used again, and speakers take turns. Sound is in memory at 16 kHz; alignments "word" have the
     place of each recording.
@@ -209,11 +227,13 @@ def joined(
         by_speaker.setdefault(cut.supervisions[0].speaker or "unknown", []).append(cut)
     if not by_speaker:
         raise InputError("there are no recordings to make strings of")
-    decks = {speaker: _Deck(own, rng) for speaker, own in sorted(by_speaker.items())}
+    if not 0 <= repeats <= 1:
+        raise UsageError(f"repeats is {repeats}", hint="it is a share, 0 to 1")
+    decks = {speaker: _Deck(own, rng, repeats) for speaker, own in sorted(by_speaker.items())}
     turns = itertools.cycle(decks.items())
     strings = []
     for index, (speaker, deck) in enumerate(itertools.islice(turns, count)):
-        chosen = [deck.draw() for _ in range(int(rng.integers(fewest, most + 1)))]
+        chosen = deck.draw(int(rng.integers(fewest, most + 1)))
         strings.append(_string(f"{speaker}-{index:05}", speaker, chosen, rng, pause_s))
     return CutSet.from_cuts(strings)
 
@@ -221,20 +241,33 @@ def joined(
 class _Deck:
     """Recordings in random order, shuffled again when all have been drawn."""
 
-    def __init__(self, cuts: Sequence[Cut], rng: np.random.Generator) -> None:
-        self._cuts, self._rng = cuts, rng
+    def __init__(self, cuts: Sequence[Cut], rng: np.random.Generator, repeats: float) -> None:
+        self._cuts, self._rng, self._repeats = cuts, rng, repeats
+        self._texts = [corpus.text_of(cut) for cut in cuts]
         self._order: list[int] = []
-        self._drawn: dict[int, tuple[str, NDArray[np.float32]]] = {}
+        self._sounds: dict[int, NDArray[np.float32]] = {}
 
-    def draw(self) -> tuple[str, NDArray[np.float32]]:
-        """What is said in a recording, and its sound."""
+    def draw(self, count: int) -> list[tuple[str, NDArray[np.float32]]]:
+        """What is said in so many recordings, and their sound."""
+        drawn: list[tuple[str, NDArray[np.float32]]] = []
+        for _ in range(count):
+            again = drawn[-1][0] if drawn and self._rng.random() < self._repeats else None
+            index = self._next(again)
+            drawn.append((self._texts[index], self._sound(index)))
+        return drawn
+
+    def _next(self, text: str | None) -> int:
+        """The next recording, or the next one of `text` if there is one left."""
         if not self._order:
             self._order = self._rng.permutation(len(self._cuts)).tolist()
-        index = self._order.pop()
-        if index not in self._drawn:
-            cut = self._cuts[index]
-            self._drawn[index] = corpus.text_of(cut), _levelled(corpus.samples_of(cut, SAMPLE_RATE))
-        return self._drawn[index]
+        places = range(len(self._order) - 1, -1, -1)
+        fitting = (place for place in places if text is None or self._texts[self._order[place]] == text)
+        return self._order.pop(next(fitting, -1))
+
+    def _sound(self, index: int) -> NDArray[np.float32]:
+        if index not in self._sounds:
+            self._sounds[index] = _levelled(corpus.samples_of(self._cuts[index], SAMPLE_RATE))
+        return self._sounds[index]
 
 
 def _string(

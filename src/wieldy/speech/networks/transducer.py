@@ -36,6 +36,7 @@ from wieldy.speech.networks.predictors import (
     StatelessPredictorConfig,
     build_predictor,
 )
+from wieldy.speech.networks.streaming_config import StreamingConfig
 from wieldy.speech.networks.views import InternalLmCut
 
 Preset = Literal["tiny", "small", "large"]
@@ -68,10 +69,26 @@ class TransducerConfig:
 
     @classmethod
     def preset(cls, name: Preset, vocabulary: int, input_dim: int = 240) -> TransducerConfig:
-        """LSTM transducers: `tiny` for a few dozen words, `small` for one CPU core, `large` as in the paper."""
+        """`tiny` for a few dozen words, with convolutions that hear new voices better than an LSTM does; `small`, LSTMs
+        for one CPU core; `large`, LSTMs as in the paper. All for `LogMelConfig(stack=3)`."""
+        encoder: EncoderConfig
+        predictor: PredictorConfig
         if name == "tiny":
-            encoder = LstmConfig(layers=2, hidden=128, projection=0)
-            predictor, joint = LstmPredictorConfig(embedding=64, hidden=64), 64
+            encoder = StreamingConfig(
+                layers=3,
+                size=128,
+                feed_forward=384,
+                chunk=4,
+                left=16,
+                front="vgg",
+                subsampling=2,
+                channels=(16, 32),
+                planes=3,
+                centred=True,
+                convolution=7,
+                dropout=0.15,
+            )
+            predictor, joint = StatelessPredictorConfig(embedding=64), 64
         elif name == "small":
             encoder, predictor, joint = LstmConfig(), LstmPredictorConfig(), 128
         elif name == "large":
