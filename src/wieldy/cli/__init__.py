@@ -30,6 +30,7 @@ VERBS = {
     "diarize": Verb("wieldy.cli.diarize", "Diarize", "find out who spoke when, without the words"),
     "voices": Verb("wieldy.cli.voices", "Voices", "enroll people, whose names transcripts then carry"),
     "train": Verb("wieldy.cli.train", "Train", "train a recogniser on your own recordings"),
+    "adapt": Verb("wieldy.cli.adapt", "Adapt", "teach a recogniser a domain of which there is only text"),
     "score": Verb("wieldy.cli.score", "Score", "compare a transcript with a reference"),
     "models": Verb("wieldy.cli.models", "Models", "list, get, verify and locate models"),
     "list": Verb("wieldy.cli.catalog", "List", "list the systems, by room"),

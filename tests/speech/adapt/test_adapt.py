@@ -7,8 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import tones  # noqa: E402
-
+from tests.speech.adapt import tones  # noqa: E402
 from wieldy.errors import InputError, MissingError, UsageError  # noqa: E402
 from wieldy.speech import adapt as adaptation  # noqa: E402
 from wieldy.speech import asr  # noqa: E402
