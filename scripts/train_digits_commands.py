@@ -17,9 +17,8 @@ from lhotse.cut import CutSet
 
 from wieldy.metrics.text import word_errors
 from wieldy.report import Metric
-from wieldy.speech import corpora, corpus, synthesize
+from wieldy.speech import corpora, corpus
 from wieldy.speech.asr import AsrConfig, error_rate, train_recognizer
-from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.recognize.transducer import TransducerRecognizer
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -38,15 +37,6 @@ def main() -> None:
         preset="tiny",
         steps=options.steps,
         sample_rate=8000,  # telephone speech is heard as well as any other
-        augment=AugmentConfig(
-            speed=(0.85, 1.15),
-            warp=(0.8, 1.25),
-            channel_db=3.0,
-            room_rt60_s=(0.05, 0.4),
-            noise_snr_db=(5.0, 40.0),
-            level_db=(-12.0, 12.0),
-            frequency_width=8,
-        ),
     )
     recognizer, report = train_recognizer(synthetic_speech(), options.work, config, resume=True, progress=print_stage)
     people = error_on_people(recognizer, options.fsdd) if options.fsdd else []
@@ -56,18 +46,9 @@ def main() -> None:
 
 
 def synthetic_speech() -> CutSet:
-    """Strings of one to seven words, most of them digits, in the natural voices and those of espeak-ng in turn."""
-    rng = np.random.default_rng(0)
-    texts = []
-    for _ in range(UTTERANCES):
-        words = COMMANDS if rng.random() < 0.3 else corpora.DIGITS
-        texts.append(" ".join(rng.choice(words, rng.integers(1, 8 if words is corpora.DIGITS else 4))))
-    voices = [voice for voice in synthesize.voices() if voice.shippable]
-    natural = [voice.name for voice in voices if voice.engine != "espeak-ng"]
-    varied = [voice.name for voice in voices if voice.engine == "espeak-ng"]
-    turns = [natural[i // 2 % len(natural)] if i % 2 else varied[i // 2 % len(varied)] for i in range(UTTERANCES)]
-    said = corpora.spoken(texts, turns, corpora.CorpusConfig(pace=(0.8, 1.25), noise_snr_db=None))
-    return CutSet.from_cuts(cut for cut in said if cut.supervisions[0].alignment)
+    """Digits in a row, as in numbers, and one to three commands."""
+    digits = corpora.said_by_voices(corpora.DIGITS, UTTERANCES * 3 // 4, (1, 7))
+    return digits + corpora.said_by_voices(COMMANDS, UTTERANCES // 4, (1, 3))
 
 
 def error_on_people(recognizer: TransducerRecognizer, folder: Path) -> list[Metric]:
