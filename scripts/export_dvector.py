@@ -1,4 +1,4 @@
-"""Export the speaker encoder once to `src/wieldy/weights/bundled/dvector.onnx`: the base install has no torch.
+"""Export the speaker encoder once to `src/wieldy/weights/bundled/dvector/dvector.onnx`: the base install has no torch.
 
     python scripts/export_dvector.py [CHECKPOINT]
 
@@ -18,7 +18,7 @@ import torch
 from wieldy.cache import replacing, sha256_of
 from wieldy.speech.networks.dvector import DVector, export_onnx, load_checkpoint
 
-TARGET = Path(__file__).parents[1] / "src/wieldy/weights/bundled/dvector.onnx"
+TARGET = Path(__file__).parents[1] / "src/wieldy/weights/bundled/dvector/dvector.onnx"
 TOLERANCE = 1e-5
 
 

@@ -17,7 +17,7 @@ from wieldy.speech.features import power_mel
 from wieldy.speech.transcript import Span
 from wieldy.speech.voices import SpeakerEncoder, Windows, unit, windows_over
 
-NETWORK = Path(wieldy.__file__).parent / "weights/bundled/dvector.onnx"
+NETWORK = Path(wieldy.__file__).parent / "weights/bundled/dvector/dvector.onnx"
 
 
 @pytest.fixture(scope="module")

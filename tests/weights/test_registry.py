@@ -5,9 +5,9 @@ from carriers import asset_of, write_wheel
 
 from wieldy.cache import sha256_of
 from wieldy.errors import UsageError
-from wieldy.weights.registry import Asset, AssetFile, Carrier, package_folder, read_registry, registry
+from wieldy.weights.registry import Asset, AssetFile, Carrier, bundled_folder, package_folder, read_registry, registry
 
-BUNDLED = [file for asset in registry().values() if asset.bundled for file in asset.files]
+BUNDLED = [(asset, file) for asset in registry().values() if asset.bundled for file in asset.files]
 FILE = {"name": "model.bin", "bytes": 3, "sha256": "0" * 64}
 
 
@@ -21,12 +21,13 @@ def test_registry_names_what_the_main_job_needs():
 )
 def test_bundled_files_are_the_registered_ones(asset):
     for file in asset.files:
-        path = package_folder() / "bundled" / file.name
+        path = bundled_folder(asset) / file.name
         assert (path.stat().st_size, sha256_of(path)) == (file.bytes, file.sha256)
 
 
 def test_nothing_is_bundled_without_being_registered():
-    assert {path.name for path in (package_folder() / "bundled").iterdir()} == {file.name for file in BUNDLED}
+    files = [path for path in (package_folder() / "bundled").rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(bundled_folder(asset) / file.name for asset, file in BUNDLED)
 
 
 @pytest.mark.parametrize("name", ["../model.bin", "/model.bin", "a/b", "a\\b", "..", ""])

@@ -14,7 +14,7 @@ from wieldy.errors import MissingError
 from wieldy.report import Table
 from wieldy.weights import hub
 from wieldy.weights.progress import megabytes
-from wieldy.weights.registry import Asset, package_folder, registry
+from wieldy.weights.registry import Asset, bundled_folder, registry
 from wieldy.weights.resolve import where
 from wieldy.weights.stored import folder_of, is_stored, origin
 
@@ -46,7 +46,7 @@ def verify(name: str) -> tuple[FileCheck, ...]:
     """
     asset = registry().get(name)
     if asset is not None:
-        place = package_folder() / "bundled" if asset.bundled else folder_of(asset)
+        place = bundled_folder(asset) if asset.bundled else folder_of(asset)
         if not place.is_dir():
             raise MissingError(f"{name} is not on this machine", hint=f"run `wieldy models get {name}`")
         return tuple(FileCheck(file.name, _state(place / file.name, file.sha256)) for file in asset.files)

@@ -146,6 +146,11 @@ def registry() -> dict[str, Asset]:
     return read_registry(package_folder() / "registry.toml")
 
 
+def bundled_folder(asset: Asset) -> Path:
+    """Where the files of an asset that comes with wieldy lie."""
+    return package_folder() / "bundled" / asset.name
+
+
 def package_folder() -> Path:
     """Where this package's own files lie."""
     return Path(str(resources.files("wieldy.weights")))

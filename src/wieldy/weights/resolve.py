@@ -13,7 +13,7 @@ from pathlib import Path
 from wieldy.errors import InputError, MissingError, UsageError, WieldyError
 from wieldy.weights import carrier, hub
 from wieldy.weights.progress import bar, megabytes, on_terminal
-from wieldy.weights.registry import Asset, Carrier, Hub, package_folder, registry
+from wieldy.weights.registry import Asset, Carrier, Hub, bundled_folder, registry
 from wieldy.weights.stored import folder_of, is_stored, locked, record_source, replacing_folder
 
 
@@ -83,7 +83,7 @@ def _hub_of(name: str) -> Hub:
 
 
 def _bundled(asset: Asset) -> Path:
-    path = asset.at(package_folder() / "bundled")
+    path = asset.at(bundled_folder(asset))
     if not path.exists():
         raise MissingError(f"the {asset.kind} {asset.name} is missing from this installation", hint="reinstall wieldy")
     return path

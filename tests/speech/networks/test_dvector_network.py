@@ -13,7 +13,7 @@ import wieldy  # noqa: E402
 from wieldy.errors import InputError  # noqa: E402
 from wieldy.speech.networks.dvector import DVector, export_onnx, load_checkpoint  # noqa: E402
 
-BUNDLED = Path(wieldy.__file__).parent / "weights/bundled/dvector.onnx"
+BUNDLED = Path(wieldy.__file__).parent / "weights/bundled/dvector/dvector.onnx"
 
 
 def from_onnx(path: Path) -> DVector:
