@@ -10,6 +10,7 @@ that is trained on. Takes about a quarter of an hour on two cores, most of it tr
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -67,21 +68,20 @@ def error_on_people(recognizer: TransducerRecognizer, folder: Path) -> list[Metr
 
 def card(synthetic: Metric, people: list[Metric]) -> str:
     rows = "\n".join(f"| {metric.name} | {metric} |" for metric in people)
-    return f"""# digits-commands
-
-A streaming recogniser of twenty words: {", ".join(corpora.DIGITS)}; {", ".join(COMMANDS)}. A transducer of wieldy's,
-trained on synthetic speech only by `scripts/train_digits_commands.py`.
-
-It hears **nothing else**: any other word comes out as one of these, or not at all. It has never heard a person. Word
-error on synthetic speech that was kept from training: {synthetic}. On people (Free Spoken Digit Dataset, CC BY-SA 4.0,
-Jakobovski et al., strings of one to seven digits joined from single recordings):
-
-| speaker | word error rate |
-| --- | --- |
-{rows}
-
-For people you know, train on their recordings: docs/train-a-recogniser.md. Apache-2.0, as wieldy.
-"""
+    words = f"{', '.join(corpora.DIGITS)}; {', '.join(COMMANDS)}"
+    paragraphs = (
+        f"A streaming recogniser of twenty words: {words}. A transducer of wieldy's, trained by "
+        "`scripts/train_digits_commands.py` on synthetic speech only.",
+        "It hears **nothing else**: any other word comes out as one of these, or not at all. It has never heard a "
+        "person, and it is worse with people than a recogniser that has: train one on recordings of those who will "
+        "speak (docs/train-a-recogniser.md).",
+        f"Word error rate, with its 95 % interval, on synthetic speech that was kept from training: {synthetic}. On "
+        "people, in strings of one to seven digits joined from single recordings (Free Spoken Digit Dataset, CC BY-SA "
+        "4.0, Jakobovski et al.):",
+    )
+    text = "\n\n".join(textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+    table = f"| speaker | word error rate |\n| --- | --- |\n{rows}"
+    return f"# digits-commands\n\n{text}\n\n{table}\n\nApache-2.0, as wieldy.\n"
 
 
 def print_stage(stage: str, share: float) -> None:
