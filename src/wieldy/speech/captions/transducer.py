@@ -68,7 +68,7 @@ class TransducerEngine:
         return self._heard()
 
     def flush(self) -> Heard:
-        """See `StreamingEngine.flush`. The end of the sound is heard out: what the network looks ahead to is silence."""
+        """See `StreamingEngine.flush`. The sound is heard out: what the network looks ahead to is silence."""
         held_back = self._resampler.delay() if self._resampler else 0.0
         features = self.recognizer.features
         silence = self._look_ahead_s + (features.window + held_back) / features.sample_rate
