@@ -7,7 +7,7 @@ from wieldy.speech.networks.transducer import Transducer, TransducerConfig
 
 def transducer():
     torch.manual_seed(0)
-    return Transducer(TransducerConfig.preset("tiny", 5, 6)).eval()
+    return Transducer(TransducerConfig.preset("small", 5, 6)).eval()
 
 
 def test_features_are_measured_without_what_lies_beyond_the_lengths():
@@ -33,7 +33,7 @@ def test_a_stream_is_normalized_as_the_whole_is():
         parts.append(f)
     whole, _ = model.encode(x, lens)
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
-    assert not torch.allclose(whole, transducer().encode(x, lens)[0], atol=1e-2)
+    assert not torch.allclose(whole, transducer().encode(x, lens)[0], atol=1e-4)
 
 
 def test_a_silent_band_and_no_frames():

@@ -11,6 +11,8 @@ from wieldy.speech.captions.engines import build as build_streaming
 from wieldy.speech.captions.transducer import TransducerEngine, TransducerEngineConfig
 from wieldy.speech.features import LogMelConfig
 from wieldy.speech.networks.bilstm import BlstmConfig
+from wieldy.speech.networks.lstm import LstmConfig
+from wieldy.speech.networks.predictors import LstmPredictorConfig
 from wieldy.speech.networks.transducer import Transducer, TransducerConfig
 from wieldy.speech.recognize import RECOGNIZER_FILE, SAMPLE_RATE, Recognizer
 from wieldy.speech.recognize.engines import RecognitionConfig, build
@@ -24,10 +26,15 @@ TOKENIZER = Tokenizer.train(["turn the light on", "turn it off"], "word")
 def recognizer(encoder=None, seed=1):
     """Untrained, but for joint weights large enough that it emits tokens now and then."""
     torch.manual_seed(seed)
-    config = TransducerConfig.preset("tiny", len(TOKENIZER), FEATURES.dim)
-    if encoder:
-        config = TransducerConfig(vocabulary=config.vocabulary, input_dim=config.input_dim, encoder=encoder)
-    network = Transducer(config)
+    network = Transducer(
+        TransducerConfig(
+            vocabulary=len(TOKENIZER),
+            input_dim=FEATURES.dim,
+            encoder=encoder or LstmConfig(layers=2, hidden=128, projection=0),
+            predictor=LstmPredictorConfig(embedding=64, hidden=64),
+            joint=64,
+        )
+    )
     with torch.no_grad():
         network.encoder_projection.weight.mul_(10)
         network.joint.output.weight.mul_(10)
