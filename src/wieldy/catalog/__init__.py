@@ -82,7 +82,7 @@ class System:
 
 @functools.cache
 def systems() -> tuple[System, ...]:
-    """Every system, by room in the order of `ROOMS`, available ones first, then by slug."""
+    """Every system, by room in the order of `ROOMS`, available ones first, pipelines before methods, then by slug."""
     return read(sorted(_FOLDER.glob("*.toml")))
 
 
@@ -101,7 +101,7 @@ def read(paths: Iterable[Path]) -> tuple[System, ...]:
                 raise CatalogError(f"{path.name}: {word!r} in room {system.room!r} already names {other.slug}")
         found[system.slug] = system
     order = list(ROOMS)
-    return tuple(sorted(found.values(), key=lambda s: (order.index(s.room), not s.available, s.slug)))
+    return tuple(sorted(found.values(), key=lambda s: (order.index(s.room), not s.available, s.kind != "pipeline", s.slug)))
 
 
 def in_room(room: str) -> tuple[System, ...]:
