@@ -101,7 +101,9 @@ def read(paths: Iterable[Path]) -> tuple[System, ...]:
                 raise CatalogError(f"{path.name}: {word!r} in room {system.room!r} already names {other.slug}")
         found[system.slug] = system
     order = list(ROOMS)
-    return tuple(sorted(found.values(), key=lambda s: (order.index(s.room), not s.available, s.kind != "pipeline", s.slug)))
+    return tuple(
+        sorted(found.values(), key=lambda s: (order.index(s.room), not s.available, s.kind != "pipeline", s.slug))
+    )
 
 
 def in_room(room: str) -> tuple[System, ...]:
