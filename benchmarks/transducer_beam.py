@@ -6,8 +6,9 @@ predictor and of its own joiner with the same weights. It searches one utterance
 takes them in batches, and is shown with one at a time as well. Both keep K hypotheses and rank them by their score; the
 error rates of both where the score per token decides, which is torchaudio's default, are noted.
 
-The second case is torchaudio's `emformer_rnnt_base` with random weights, of whose predictor and joiner ours is given a
-view, in the same environment: no words, but the sizes of a real model.
+The model is so small that a second thread costs both sides more than it gives: one is used. The second case, on all
+cores, is torchaudio's `emformer_rnnt_base` with random weights, of whose predictor and joiner ours is given a view, in
+the same environment: no words, but the sizes of a real model.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def torchaudio(folder: Path) -> Observation:
 
 def torchaudio_per_token(folder: Path) -> Observation:
     """With its own defaults, which divide by the number of tokens on every frame."""
-    return _peer(_torchaudio_model(folder), _encodings(folder), {})
+    return _peer(_torchaudio_model(folder), _encodings(folder), options={})
 
 
 def base_ours(_: Path) -> Observation:
@@ -130,12 +131,12 @@ def base_ours(_: Path) -> Observation:
     from wieldy.speech.decode.transducer_beam import TransducerBeam, TransducerBeamConfig
 
     search = TransducerBeam(_torchaudio_view(_base()), TransducerBeamConfig(beam=BEAM, max_symbols=MAX_SYMBOLS))
-    return _in_batches(search, _base_encodings(), BATCH)
+    return _in_batches(search, _base_encodings(), BATCH, CORES)
 
 
 def base_torchaudio(_: Path) -> Observation:
     """`RNNTBeamSearch` on it."""
-    return _peer(_base(), _base_encodings())
+    return _peer(_base(), _base_encodings(), CORES)
 
 
 ARMS = {
@@ -266,11 +267,11 @@ def _searched(folder: Path, batch: int, length_norm: float = 0.0) -> Observation
     return _in_batches(TransducerBeam(_trained(folder), config), _encodings(folder), batch)
 
 
-def _in_batches(search: TransducerBeam, utterances: list[Tensor], batch: int) -> Observation:
+def _in_batches(search: TransducerBeam, utterances: list[Tensor], batch: int, threads: int = 1) -> Observation:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(threads)
     order = sorted(range(len(utterances)), key=lambda n: len(utterances[n]))
     search.decode(utterances[0][None, :5], torch.tensor([5]))
     best: dict[int, tuple[list[int], float]] = {}
@@ -286,10 +287,12 @@ def _in_batches(search: TransducerBeam, utterances: list[Tensor], batch: int) ->
     return Observation(seconds, {"frames": frames, "best": [best[n] for n in range(len(utterances))]})
 
 
-def _one_by_one(utterances: list[Tensor], search: Callable[[Tensor], tuple[list[int], float]]) -> Observation:
+def _one_by_one(
+    utterances: list[Tensor], search: Callable[[Tensor], tuple[list[int], float]], threads: int = 1
+) -> Observation:
     import torch
 
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(threads)
     with torch.inference_mode():
         search(utterances[0][:5])
         started = time.perf_counter()
@@ -298,7 +301,7 @@ def _one_by_one(utterances: list[Tensor], search: Callable[[Tensor], tuple[list[
     return Observation(seconds, {"frames": sum(map(len, utterances)), "best": best})
 
 
-def _peer(model: Any, utterances: list[Tensor], options: dict[str, Any] | None = None) -> Observation:
+def _peer(model: Any, utterances: list[Tensor], threads: int = 1, options: dict[str, Any] | None = None) -> Observation:
     """`options` are those of the search; by default such that it looks for what ours looks for."""
     import torch
     from torchaudio.models import RNNTBeamSearch
@@ -312,7 +315,7 @@ def _peer(model: Any, utterances: list[Tensor], options: dict[str, Any] | None =
         tokens, _, _, score = search(utterance, torch.tensor(len(utterance)), BEAM)[0]
         return [token + 1 for token in tokens[1:]], score  # without the blank it begins with; as ours are numbered
 
-    return _one_by_one(utterances, best)
+    return _one_by_one(utterances, best, threads)
 
 
 def _torchaudio_model(folder: Path) -> Any:
