@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lhotse.cut import CutSet  # noqa: E402
+
 from tests.speech.adapt import tones  # noqa: E402
 from wieldy.errors import InputError, MissingError, UsageError  # noqa: E402
 from wieldy.speech import adapt as adaptation  # noqa: E402
@@ -139,7 +141,8 @@ def test_what_stands_for_speech_in_the_internal_language_model_moves_along(learn
 
 
 def test_a_frozen_encoder_hears_every_recording_once(learned, source):
-    recordings = Recordings(source, learned, CONFIG, frozen=True)
+    others = tones.spoken(tones.DOMAIN, "source")  # of the same names
+    recordings = Recordings(CutSet.from_cuts([*source, *others]), learned, CONFIG, frozen=True)
     for batch in recordings.epoch(0):
         recordings.hear(learned.network, batch)
     heard = []

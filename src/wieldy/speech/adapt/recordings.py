@@ -27,7 +27,7 @@ class Recordings:
         self.tokenizer, self.frozen = recognizer.tokenizer, frozen
         self.batches = Batches(cuts, recognizer.features, recognizer.tokenizer, config.batches, seed=config.seed)
         self._free = config.batches.keep_bytes
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[int, Tensor] = {}  # by `id` of the cut: sets that were joined may have names in common
 
     def epoch(self, number: int) -> Sequence[Batch]:
         return self.batches.epoch(number)
@@ -37,8 +37,8 @@ class Recordings:
         if not self.frozen:
             return network.hear(batch.features, batch.feature_lens)
         device = network.feature_mean.device
-        if all(cut.id in self._kept for cut in batch.cuts):
-            rows = [self._kept[cut.id] for cut in batch.cuts]
+        if all(id(cut) in self._kept for cut in batch.cuts):
+            rows = [self._kept[id(cut)] for cut in batch.cuts]
             lens = torch.tensor([len(row) for row in rows], device=device)
             return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lens
         network.encoder.eval()  # without dropout
@@ -46,8 +46,8 @@ class Recordings:
             y, lens = network.hear(batch.features, batch.feature_lens)
         for cut, row, length in zip(batch.cuts, y, lens.tolist(), strict=True):
             own = row[:length].cpu().clone()
-            if cut.id not in self._kept and own.nbytes <= self._free:
-                self._kept[cut.id] = own
+            if id(cut) not in self._kept and own.nbytes <= self._free:
+                self._kept[id(cut)] = own
                 self._free -= own.nbytes
         return y, lens
 
