@@ -67,7 +67,7 @@ class Speech:
     successors: int = 6  # likely words after each word
     distance: float = 1.0  # of the means of two labels that sound alike, in standard deviations of a frame
     training: int = 4000  # sentences
-    test: int = 200
+    test: int = 1000
     steps: int = 400
     batch: int = 32
 
