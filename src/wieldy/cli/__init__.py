@@ -29,6 +29,7 @@ VERBS = {
     "captions": Verb("wieldy.cli.captions", "Captions", "write down what is said while it is said"),
     "diarize": Verb("wieldy.cli.diarize", "Diarize", "find out who spoke when, without the words"),
     "voices": Verb("wieldy.cli.voices", "Voices", "enroll people, whose names transcripts then carry"),
+    "align": Verb("wieldy.cli.align", "Align", "find out when each word of a known text was said"),
     "train": Verb("wieldy.cli.train", "Train", "train a recogniser on your own recordings"),
     "adapt": Verb("wieldy.cli.adapt", "Adapt", "teach a recogniser a domain of which there is only text"),
     "score": Verb("wieldy.cli.score", "Score", "compare a transcript with a reference"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from lhotse.cut import MonoCut
 from lhotse.supervision import AlignmentItem
 
 from wieldy.errors import InputError
@@ -34,6 +36,35 @@ def read_textgrid(path: Path | str, *, words: str = "words", phones: str = "phon
     if words not in tiers:
         raise InputError(f"{path} has no tier {words!r}", hint="it has " + (", ".join(map(repr, tiers)) or "none"))
     return Alignment(tiers[words], tiers.get(phones, ()))
+
+
+def times_in(path: Path | str) -> Callable[[MonoCut], Alignment]:
+    """The times of each cut's recording in a CTM file, or in NAME.TextGrid of a folder, for `align_cuts`.
+
+    NAME is that of the recording or of its file. Raises `InputError` where there is nothing to read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        grids = {grid.stem: grid for grid in path.glob("*.TextGrid")}
+        if not grids:
+            raise InputError(f"{path} has no .TextGrid files")
+
+    else:
+        listed = read_ctm(path)
+
+    def known(name: str) -> Alignment | None:
+        if path.is_dir():
+            return read_textgrid(grids[name]) if name in grids else None
+        return listed.get(name)
+
+    def times(cut: MonoCut) -> Alignment:
+        names = [cut.recording_id, *(Path(source.source).stem for source in cut.recording.sources)]
+        found = next((found for found in map(known, names) if found is not None), None)
+        if found is None:
+            raise InputError(f"{path} has no times of {names[0]}")
+        return found.within(cut.start, cut.end)
+
+    return times
 
 
 def _tiers(source: Source) -> list[tuple[str, tuple[AlignmentItem, ...]]]:
