@@ -48,6 +48,21 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_is_written_where_anybody_is_known(tmp_path):
+    words = Word(100, 400, "Hello"), Word(500, 900, "you.", speaker="Bo")
+    for people, txt, md in (
+        (words[:1], "[00:00:00] Hello\n", "# a\n\n[00:00:00] Hello\n"),
+        (
+            words,
+            "[00:00:00] unknown: Hello\n[00:00:00] Bo: you.\n",
+            "# a\n\n[00:00:00] **unknown:** Hello\n\n[00:00:00] **Bo:** you.\n",
+        ),
+    ):
+        found = Transcript("a", people, duration_ms=1000)
+        assert formats.write(found, tmp_path / "a.txt", overwrite=True).read_text(encoding="utf-8") == txt
+        assert formats.write(found, tmp_path / "a.md", overwrite=True).read_text(encoding="utf-8") == md
+
+
 def test_a_format_or_suffix_nobody_knows_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="no format is called 'stt': did you mean"):
         formats.write(CALL, tmp_path / "call.txt", "stt")
