@@ -119,7 +119,7 @@ def test_frames_on_which_the_blank_rules_cost_one_row_per_hypothesis():
     view = SmallTransducer(5)
     view.output.bias[0] += 100
     f, lens = encodings([30, 30])
-    TransducerBeam(view, TransducerBeamConfig(beam=3)).decode(f, lens)
+    TransducerBeam(view, TransducerBeamConfig(beam=3, max_symbols=3)).decode(f, lens)
     first = view.rows["join"]
     TransducerBeam(view, TransducerBeamConfig(beam=3, max_symbols=10)).decode(f, lens)
     assert view.rows["join"] - first == first  # but for the first frames, when the beam is being filled
@@ -129,7 +129,7 @@ def test_frames_on_which_the_blank_rules_cost_one_row_per_hypothesis():
 def test_long_streams_forget_what_no_hypothesis_is_made_of(monkeypatch):
     view = SmallTransducer(5, seed=3, spread=3.0)
     f, lens = encodings([100, 150], seed=9)
-    search = TransducerBeam(view, TransducerBeamConfig(beam=4, nbest=4))
+    search = TransducerBeam(view, TransducerBeamConfig(beam=4, nbest=4, max_symbols=3))
     session, remembering = search.start(2), search.start(2)
     remembering.push(f, lens)
     monkeypatch.setattr(links, "FEWEST", 16)
