@@ -37,9 +37,17 @@ class Script:
     name, model_id, model_files = "script", "script", {"model.bin": "0" * 64}
     capabilities = Capabilities(word_times=True, token_scores=False, written_form=True, avoids_repeats=False)
 
-    def __init__(self, words: Iterable[Word], jitter_ms: int = 0, unsure_ms: int = 0, made_up: str = "") -> None:
+    def __init__(
+        self,
+        words: Iterable[Word],
+        jitter_ms: int = 0,
+        unsure_ms: int = 0,
+        made_up: str = "",
+        log_probability: float | None = None,
+    ) -> None:
         self.words = tuple(words)
         self.jitter_ms, self.unsure_ms, self.made_up = jitter_ms, unsure_ms, made_up
+        self.log_probability = log_probability
         self.draw = np.random.default_rng(0)
         self.lengths: list[float] = []
 
@@ -60,7 +68,7 @@ class Script:
                 heard.append(HeardWord(text, min(start, end), max(start, end), 0.9))
             if self.made_up:
                 heard.append(HeardWord(self.made_up, seconds - 0.1, seconds, 0.5))
-            yield Hypothesis(tuple(heard))
+            yield Hypothesis(tuple(heard), log_probability=self.log_probability)
 
 
 class Monitor:
@@ -196,6 +204,19 @@ def test_a_loop_is_cut_out_and_said():
     (warning,) = (event for _, event in events if isinstance(event, Warned))
     assert "'yes' repeated 8 times" in warning.text
     assert transcript.warnings == (f"00:00:03 {warning.text}",)
+
+
+def test_another_language_is_said_once():
+    words = sentence(0, " ".join(LONG_SPEECH[:30])) + sentence(20_000, "und noch ein paar")
+    script = Script(words, log_probability=-1.4)
+    events, transcript = caption(script, 30_000)
+    (warning,) = (event for _, event in events if isinstance(event, Warned))
+    assert "does not sound like English, the only language of model script (mean log-probability -1.40)" in warning.text
+    assert warning.text.endswith("if it is English, say --language en")
+    assert len(transcript.words) == 34
+    named = ChunkedEngine(Script(words, log_probability=-1.4), language="en", monitor=Monitor(words))
+    for block in np.split(stream(30_000), 300):
+        assert named.push(block, 1000).warnings == ()
 
 
 def test_a_longer_step_hears_less_often():

@@ -39,16 +39,12 @@ from wieldy.speech.diarize.dvector import DVectorConfig, DVectorDiarizer
 from wieldy.speech.itn import Itn, as_written
 from wieldy.speech.recognize import Hypothesis, Recognizer
 from wieldy.speech.recognize.chunks import ChunkConfig, cut, pack
-from wieldy.speech.recognize.engines import MULTILINGUAL_MODEL, RecognitionConfig, build, choose_engine
+from wieldy.speech.recognize.engines import RecognitionConfig, build, choose_engine
+from wieldy.speech.recognize.language import HINT, LanguageCheck
 from wieldy.speech.recognize.loop_guard import LoopGuardConfig, guarded
 from wieldy.speech.transcript import Span, TimeMap, Transcript, Word
 from wieldy.speech.vad import VadConfig, detect_speech
 from wieldy.speech.voices.enrolled import EnrolledVoices
-
-# Whisper tiny.en's mean log-probability per token: English read or spoken, down to 0 dB of noise, -0.16 to -0.70;
-# German, French, Italian, Polish, Spanish (synthetic) -1.07 to -2.74. Fewer words than this say little either way.
-_FOREIGN = -0.9
-_ENOUGH_WORDS = 20
 
 Progress = Callable[[str, float], None]  # stage, share of it that is done (0 to 1)
 
@@ -179,37 +175,24 @@ class Transcriber:
         words: list[Word] = []
         changes: set[int] = set()
         languages: list[str] = []
-        scores: list[float] = []
+        language = LanguageCheck(self.recognizer, self.config.recognition.language)
         for channel, own in chunks.items():
             for chunk, found, hypothesis in self._recognise(heard.recording, channel, own, stages):
                 changes.update(len(words) + change for change in hypothesis.speaker_changes)
                 words += found
                 languages.append(hypothesis.language)
-                if hypothesis.log_probability is not None:
-                    scores += [hypothesis.log_probability] * len(found)
+                language.add(hypothesis)
                 warnings += (f"{clock_time(chunk.pieces[0].start_ms)} {warning}" for warning in hypothesis.warnings)
                 done_ms += chunk.duration_ms
                 share(done_ms / total_ms)
-        self._check_language(scores)
+        if language.fault:
+            raise MissingError(language.fault, hint=HINT)
         order = sorted(range(len(words)), key=lambda index: words[index].start_ms)
         return (
             [words[index] for index in order],
             {new for new, old in enumerate(order) if old in changes},
             max(languages, key=languages.count, default=self.config.recognition.language or "en"),
         )
-
-    def _check_language(self, scores: Sequence[float]) -> None:
-        """Refuse what an English-only model made of another language. `scores`: mean log-probability, per word."""
-        languages = self.recognizer.capabilities.languages
-        if self.config.recognition.language is not None or languages != ("en",) or len(scores) < _ENOUGH_WORDS:
-            return
-        if (mean := sum(scores) / len(scores)) < _FOREIGN:
-            raise MissingError(
-                f"this does not sound like English, the only language of model {self.recognizer.model_id} "
-                f"(mean log-probability {mean:.2f})",
-                hint=f"run: wieldy models get {MULTILINGUAL_MODEL}, then use --model {MULTILINGUAL_MODEL}; "
-                "if it is English, say --language en",
-            )
 
     def _recognise(
         self, recording: Recording, channel: int, chunks: Sequence[TimeMap], stages: Checkpoint

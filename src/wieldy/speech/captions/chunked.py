@@ -20,6 +20,7 @@ from wieldy.speech.audio import SAMPLE_RATE
 from wieldy.speech.captions import Heard
 from wieldy.speech.captions.agreement import SENTENCE_ENDS, LocalAgreement
 from wieldy.speech.recognize import Hypothesis, Recognizer
+from wieldy.speech.recognize.language import HINT, LanguageCheck
 from wieldy.speech.recognize.loop_guard import LoopGuardConfig, guarded
 from wieldy.speech.transcript import Word
 from wieldy.speech.vad import FRAME_MS, FRAME_SAMPLES, Detector, SpeechMonitor, VadConfig
@@ -64,7 +65,7 @@ class _Utterance:
     next_ms: int  # when it is heard next
     speech: int = 0  # frames of speech
     heard: int = 0  # what it was heard to last time
-    warnings: tuple[str, ...] = ()  # of that hearing
+    hypothesis: Hypothesis | None = None  # of that hearing
 
 
 @dataclass
@@ -79,7 +80,7 @@ class _Found:
 class ChunkedEngine:
     """One stream through `recognizer`, which may serve several. Without an utterance it costs the detector alone.
 
-    `monitor` takes the place of the one that `config.detector` names.
+    `monitor` takes the place of the one that `config.detector` names. `language` is that of the stream, where named.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ChunkedEngine:
         config: ChunkedConfig = ChunkedConfig(),
         loop_guard: LoopGuardConfig = LoopGuardConfig(),
         *,
+        language: str | None = None,
         monitor: SpeechMonitor | None = None,
     ) -> None:
         self.name, self.model_id = recognizer.name, recognizer.model_id
@@ -97,6 +99,7 @@ class ChunkedEngine:
         self.config = config
         self.loop_guard = loop_guard
         self._monitor = monitor or SpeechMonitor(config.detector)
+        self._language: LanguageCheck | None = LanguageCheck(recognizer, language)
         self._agreement = LocalAgreement()
         self._samples = np.zeros(0, np.float32)  # from frame _start on, to the end of the stream
         self._probabilities: list[float] = []  # of speech, from frame _start to _now
@@ -158,12 +161,24 @@ class ChunkedEngine:
             if utterance.heard < utterance.speech_end + self.config.hold_ms // FRAME_MS:
                 self._agreement.replace(self._hear(utterance))
             found.committed += self._agreement.commit_all()
-            found.warnings += utterance.warnings
+            found.warnings += self._warnings(utterance)
             found.pause = True
         self._utterance = None
         self._speaking = False
         self._drop_until(self._now - self.config.pad_ms // FRAME_MS)
         self._agreement.forget_until(self._now * FRAME_MS)
+
+    def _warnings(self, utterance: _Utterance) -> tuple[str, ...]:
+        """Of the last hearing; that of another language comes once, and then again only in another stream."""
+        if utterance.hypothesis is None:
+            return ()
+        if self._language:
+            self._language.add(utterance.hypothesis)
+            if self._language.fault:
+                foreign = f"{self._language.fault}; {HINT}"
+                self._language = None
+                return (*utterance.hypothesis.warnings, foreign)
+        return utterance.hypothesis.warnings
 
     def _hear(self, utterance: _Utterance) -> list[Word]:
         """The words of all the sound that is kept, on the stream's clock."""
@@ -177,7 +192,7 @@ class ChunkedEngine:
         again = (lambda: hear(avoid_repeats=True)) if self.recognizer.capabilities.avoids_repeats else None
         hypothesis = guarded(hear(), seconds, again, self.loop_guard)
         utterance.heard = self._now
-        utterance.warnings = hypothesis.warnings
+        utterance.hypothesis = hypothesis
         offset = self._start * FRAME_MS
         return [
             dataclasses.replace(word, start_ms=word.start_ms + offset, end_ms=word.end_ms + offset)

@@ -31,4 +31,4 @@ def build(config: CaptionConfig = CaptionConfig()) -> StreamingEngine:
 
         assert isinstance(recognizer, TransducerRecognizer)
         return TransducerEngine(recognizer)
-    return ChunkedEngine(recognizer, config.chunked, config.loop_guard)
+    return ChunkedEngine(recognizer, config.chunked, config.loop_guard, language=config.recognition.language)
