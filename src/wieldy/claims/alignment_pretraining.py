@@ -15,6 +15,7 @@ import functools
 import multiprocessing
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from wieldy.metrics.text import WordErrors, word_errors
 from wieldy.report import Metric
 from wieldy.speech import corpora
 from wieldy.speech.aligners import Alignment, with_alignment
+from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.batches import Batch, BatchConfig, Batches
 from wieldy.speech.corpora import CorpusConfig
 from wieldy.speech.corpus import aligned, text_of
@@ -53,9 +55,14 @@ from wieldy.training.schedules import Schedule
 PACKAGES = ("lhotse", "numpy", "sentencepiece", "torch")
 
 FEATURES = LogMelConfig(mels=40)  # frames of 30 ms
+# Without masks a network of this size tells utterances apart by their noise, and learns what is said in each.
+MASKS = AugmentConfig(speed=None, frequency_masks=2, frequency_width=10, time_masks=2, time_share=0.15)
 FEWER_ERRORS, EARLIER_MS = 0.05, 30.0  # than a random start
 JITTER_S = 0.06  # standard deviation by which one arm's word boundaries are off
 MOST_PRETRAINING = 0.3  # of an arm's budget
+STRINGS = 1  # seed of what is said; the settings below were chosen on strings of seed 0
+WORDS = 46  # fewer than the grammar's 134, so that a random start learns them within the budget
+HOMOPHONES = frozenset({"for", "to"})  # of four and two: nothing in strings of random words tells them apart
 NEAR = 5  # frames before and after its span where an arm lets a token be emitted: 150 ms
 
 
@@ -92,12 +99,12 @@ class Size:
     dev: int = 60  # that tell when pre-training ends
     test: int = 300  # of the voices trained on
     unheard: int = 150  # of another voice
-    budget: int = 1200  # steps of the transducer loss
+    budget: int = 3200  # steps of the transducer loss
     shares: tuple[float, ...] = (0.25, 0.5)  # of the budget, at which random and encoder are also compared
     seeds: int = 3  # of the primary arms; the others have one
-    batch: int = 16
+    batch: int = 8
     hidden: int = 128
-    pieces: int = 100
+    pieces: int = 60
     rate: float = 4e-3
     costed: int = 20  # steps whose time is taken, three times
     workers: int = 2
@@ -105,21 +112,10 @@ class Size:
 
 SIZES: Mapping[Scale, Size] = {
     "smoke": Size(
-        train=6,
-        dev=2,
-        test=2,
-        unheard=2,
-        budget=4,
-        shares=(0.5,),
-        seeds=1,
-        batch=3,
-        hidden=8,
-        pieces=40,
-        costed=1,
-        workers=0,
+        train=6, dev=2, test=2, unheard=2, budget=4, shares=(0.5,), seeds=1, batch=3, hidden=8, costed=1, workers=0
     ),
     "full": Size(),
-    "extended": Size(budget=4800),
+    "extended": Size(budget=16_000),
 }
 
 
@@ -168,7 +164,7 @@ class Outcome:
 
 
 def run(scale: Scale, seed: int) -> ClaimResult:
-    """`full`: 2000 utterances of three voices, 1200 steps, 3 seeds of the arms that decide."""
+    """`full`: 2000 utterances of three voices, 3200 steps, 3 seeds of the arms that decide."""
     size = SIZES[scale]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers, so that costs are theirs
@@ -209,21 +205,23 @@ class Material:
 
 @functools.lru_cache(maxsize=1)
 def material(size: Size) -> Material:
-    """Strings of three to six words of the commands, the same for every seed."""
-    words = sorted({word for sentence in corpora.sentences("general", 2000) for word in sentence.split()})
-    rng = np.random.default_rng(0)
+    """Strings of up to four of the commonest words of the commands, the same for every seed."""
+    sentences = corpora.sentences("general", 2000)
+    said = Counter(word for sentence in sentences for word in sentence.split() if word not in HOMOPHONES)
+    words = sorted(word for word, _ in said.most_common(WORDS))
+    rng = np.random.default_rng(STRINGS)
     parts = [
-        [" ".join(rng.choice(words, rng.integers(3, 7))) for _ in range(count)]
+        [" ".join(rng.choice(words, rng.integers(1, 5))) for _ in range(count)]
         for count in (size.train, size.dev, size.test, size.unheard)
     ]
-    spoken = functools.partial(corpora.spoken, config=CorpusConfig(noise_snr_db=(15.0, 30.0)))
-    return Material(
-        Tokenizer.train([*words, *parts[0]], "unigram", size.pieces),
-        spoken(parts[0]),
-        spoken(parts[1]),
-        spoken(parts[2]),
-        spoken(parts[3], (corpora.HELD_OUT_VOICE,)),
+    config = CorpusConfig(noise_snr_db=(15.0, 30.0))
+    voices = (corpora.VOICES, corpora.VOICES, corpora.VOICES, (corpora.HELD_OUT_VOICE,))
+    # flite runs a few words together, whose times are then unknown.
+    known, dev, test, unheard = (
+        corpora.spoken(texts, own, config).filter(lambda cut: bool(cut.supervisions[0].alignment))
+        for texts, own in zip(parts, voices, strict=True)
     )
+    return Material(Tokenizer.train([*words, *parts[0]], "unigram", size.pieces), known, dev, test, unheard)
 
 
 def jittered(cut: MonoCut, rng: np.random.Generator) -> MonoCut:
@@ -242,7 +240,8 @@ def jittered(cut: MonoCut, rng: np.random.Generator) -> MonoCut:
 
 def _batches(cuts: Iterable[MonoCut], size: Size, seed: int, *, shuffle: bool = True) -> Batches:
     config = BatchConfig(max_utterances=size.batch if shuffle else 50, max_lattice_nodes=10**7, shuffle=shuffle)
-    return Batches(CutSet.from_cuts(cuts), FEATURES, material(size).tokenizer, config, seed=seed)
+    augment = MASKS if shuffle else None
+    return Batches(CutSet.from_cuts(cuts), FEATURES, material(size).tokenizer, config, augment, seed)
 
 
 @functools.lru_cache(maxsize=2)
@@ -263,13 +262,12 @@ def _tests(size: Size) -> dict[str, list[Batch]]:
 
 def network(size: Size, seed: int, data: Batches) -> Transducer:
     torch.manual_seed(seed)
-    half = size.hidden // 2
     config = TransducerConfig(
         vocabulary=len(material(size).tokenizer),
         input_dim=FEATURES.dim,
         encoder=LstmConfig(layers=2, hidden=size.hidden, projection=0),
-        predictor=LstmPredictorConfig(embedding=half, hidden=half),
-        joint=half,
+        predictor=LstmPredictorConfig(embedding=size.hidden, hidden=size.hidden),
+        joint=size.hidden,
     )
     made = Transducer(config)
     made.measure_features_((batch.features, batch.feature_lens) for batch in data.epoch(0))
@@ -452,7 +450,7 @@ def _result(
         },
         seeds=tuple(range(seed, seed + size.seeds)),
         data=(
-            "strings of 3 to 6 of the 134 words of commands, by flite's slt, rms and awb, and kal16 as the other "
+            f"strings of 1 to 4 of {WORDS} words of commands, by flite's slt, rms and awb, and kal16 as the other "
             "voice; noise at 15 to 30 dB, pace 0.9 to 1.1",
         ),
         notes=(

@@ -155,7 +155,7 @@ class _Task(nn.Module):
     def own_loss(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
-    def right(self, batch: Batch) -> tuple[int, int]:
+    def right(self, batch: Batch) -> tuple[float, float]:
         """How many labels are predicted right, and of how many. Target ctc has none."""
         raise NotImplementedError
 
@@ -192,9 +192,9 @@ class _Encoder(_Ctc):
             return logits.sum()
         return functional.cross_entropy(logits, labels, weight)
 
-    def right(self, batch: Batch) -> tuple[int, int]:
+    def right(self, batch: Batch) -> tuple[float, float]:
         logits, labels = self._labelled(batch)
-        return int((logits.argmax(1) == labels).sum()), len(labels)
+        return float((logits.argmax(1) == labels).sum()), float(len(labels))
 
     def _labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, V] and labels [n] of all frames that have one."""
@@ -215,6 +215,22 @@ class _Whole(_Task):
         f, g, labels, weights = self._labelled(batch)
         if not weights.any():
             return 0 * (f.sum() + g.sum())
+        self._balance_(labels, weights)
+        return chunked_joint_ce(f, g, self.model.joint, labels, weights, self.frames(batch), batch.target_lens)
+
+    def right(self, batch: Batch) -> tuple[float, float]:
+        """Along the alignments, blanks and tokens weighted as in the loss: nearly all of the nodes are blanks."""
+        f, g, labels, _ = self._labelled(batch)
+        frames = self.frames(batch)
+        _, path = node_labels(batch, self.spanned(batch, frames), frames, "path", self.config.anchor)
+        self._balance_(labels, path)
+        n, t, u = path.nonzero(as_tuple=True)
+        found = self.model.joint(f[n, t], g[n, u]).argmax(1).cpu()
+        weights = path[n, t, u]
+        return float(weights[found == labels[n, t, u]].sum()), float(weights.sum())
+
+    def _balance_(self, labels: Tensor, weights: Tensor) -> None:
+        """Give blank nodes their weight."""
         blank = (labels == SILENCE) & (weights > 0)
         if self.config.blank_weight == "auto":
             blanks = float(blank.sum())
@@ -222,15 +238,6 @@ class _Whole(_Task):
             weights[blank] = min(1.0, max(0.01, (float(weights.sum()) - blanks) / max(1.0, blanks)))
         else:
             weights[blank] = self.config.blank_weight
-        return chunked_joint_ce(f, g, self.model.joint, labels, weights, self.frames(batch), batch.target_lens)
-
-    def right(self, batch: Batch) -> tuple[int, int]:
-        f, g, labels, _ = self._labelled(batch)
-        frames = self.frames(batch)
-        _, path = node_labels(batch, self.spanned(batch, frames), frames, "path", self.config.anchor)
-        n, t, u = path.nonzero(as_tuple=True)
-        found = self.model.joint(f[n, t], g[n, u]).argmax(1).cpu()
-        return int((found == labels[n, t, u]).sum()), len(n)
 
     def _labelled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f and g, classes and weights of the nodes."""
@@ -279,7 +286,7 @@ class _Curve:
         with torch.inference_mode():
             right, total = (sum(counts) for counts in zip(*map(self.task.right, self.dev), strict=True))
         before = max(self.accuracy.values(), default=-1.0)
-        self.accuracy[number] = right / max(1, total)
+        self.accuracy[number] = right / (total or 1.0)
         if self.config.min_gain and self.accuracy[number] - before < self.config.min_gain:
             raise _EnoughError
 
