@@ -31,12 +31,15 @@ class Adapt:
     """The sentences: a file, or a folder of .txt files."""
     out: OutFolder
     """Folder for the adapted recogniser and the report on it."""
-    method: Literal["tts", "lm-branch"] = "tts"
-    """tts: synthetic voices speak the text. lm-branch: without any sound, for a smaller gain."""
+    method: Literal["tts", "lm-branch", "splice", "splice+tts"] = "tts"
+    """tts: synthetic voices speak the text. splice: it is put together from your recordings. splice+tts: both.
+    lm-branch: without any sound, for a smaller gain."""
+    recordings: File = None
+    """Recordings with word times that method splice takes words from; by default those of --source."""
     source: File = None
     """Recordings with transcripts of what it knew before, as for `wieldy train`: it must go on doing well on them."""
     update: tuple[Literal["encoder", "predictor", "joint"], ...] = ("predictor", "joint")
-    """Parts of the recogniser that method tts trains."""
+    """Parts of the recogniser that are trained, but by lm-branch."""
     epochs: int = 2
     """Times that the text is gone through."""
     rate: float = 1e-4
@@ -55,9 +58,9 @@ class Adapt:
             raise UsageError(f"{self.out} holds a model already", hint="choose another folder with --out")
         config = AdaptConfig(method=self.method, update=self.update, epochs=self.epochs, rate=self.rate, seed=self.seed)
         recognizer, texts = TransducerRecognizer.load(self.model), read_text(self.text)
-        source = None if self.source is None else read_manifest(self.source)
+        source, pieces = (None if path is None else read_manifest(path) for path in (self.source, self.recordings))
         with progress_bar(self.out.name) as progress:
-            adapted, report = adapt(recognizer, texts, source=source, config=config, progress=progress)
+            adapted, report = adapt(recognizer, texts, source=source, pieces=pieces, config=config, progress=progress)
         adapted.save(self.out, adapted=report.to_json()["metrics"])
         report.save(self.out)
         show(report)

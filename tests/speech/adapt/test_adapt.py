@@ -14,6 +14,7 @@ from wieldy.errors import InputError, MissingError, UsageError  # noqa: E402
 from wieldy.speech import adapt as adaptation  # noqa: E402
 from wieldy.speech import asr  # noqa: E402
 from wieldy.speech.adapt import AdaptConfig, adapt, new_words, read_text  # noqa: E402
+from wieldy.speech.adapt.config import SpliceConfig  # noqa: E402
 from wieldy.speech.adapt.guard import DOMAIN, SOURCE, Guard, SourceWorseError  # noqa: E402
 from wieldy.speech.adapt.recordings import Recordings  # noqa: E402
 from wieldy.speech.adapt.text import DomainText  # noqa: E402
@@ -78,6 +79,23 @@ def test_synthetic_speech_teaches_the_new_domain_and_leaves_the_encoder_alone(le
     assert report.notes == ()
     assert voices == [(CONFIG.test_voice,), CONFIG.voices]
     assert all(parameter.requires_grad for parameter in adapted.network.parameters())
+
+
+def test_words_of_recordings_teach_the_new_domain_without_a_voice(learned, source, voices):
+    """All words of these lines are among the source's, in other sequences."""
+    lines = [f"{one} {other} {third}" for one in ("b", "bc", "aab") for other in ("c", "ba") for third in ("abb", "bc")]
+    config = dataclasses.replace(CONFIG, method="splice", epochs=3, splice=SpliceConfig(variants=2))
+    adapted, report = adapt(learned, lines, source=source, config=config)
+    assert changed(learned, adapted) == {"predictor", "joint"}
+    assert mean_loss(adapted, lines) < 0.9 * mean_loss(learned, lines)
+    assert report.metric("recordings made").median == 22  # two of each of eleven lines
+    assert report.metric("words from runs of words").median == 100
+    assert voices == [(CONFIG.test_voice,)]  # for the test alone
+    both = dataclasses.replace(config, method="splice+tts", epochs=1)
+    adapt(learned, lines, source=source, pieces=tones.spoken(tones.SOURCE, "other"), config=both)
+    assert voices[1:] == [(CONFIG.test_voice,), CONFIG.voices]
+    with pytest.raises(UsageError, match="method splice without recordings: name some with word times: --recordings"):
+        adapt(learned, lines, config=config)
 
 
 @pytest.mark.parametrize("update", [("predictor",), ("joint",), ("encoder", "predictor", "joint")])
@@ -254,7 +272,7 @@ def test_new_words_are_counted_where_they_were_said():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"method": "splice"}, "method 'splice': choose tts, lm-branch"),
+        ({"method": "cut"}, r"method 'cut': choose tts, lm-branch, splice, splice\+tts"),
         ({"update": ()}, r"update is \(\): name some of encoder, predictor, joint"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"rate": 0}, "rate is 0: it must be above 0"),

@@ -1,6 +1,7 @@
 """Speech of tones, a letter each, which a tiny recogniser learns in a second."""
 
 import io
+import re
 from collections.abc import Sequence
 
 import lhotse
@@ -8,6 +9,7 @@ import numpy as np
 import soundfile
 import torch
 from lhotse.cut import Cut, CutSet
+from lhotse.supervision import AlignmentItem
 
 from wieldy.speech import asr, corpus
 from wieldy.speech.batches import BatchConfig, Batches
@@ -50,7 +52,12 @@ def _cut(name: str, line: str, seed: int) -> Cut:
         num_samples=len(samples),
         duration=len(samples) / RATE,
     )
-    return corpus.cut_of(recording, line, speaker="tone")
+    letter_s = LETTER / RATE
+    words = [
+        AlignmentItem(found.group(), round((1 + found.start()) * letter_s, 5), round(len(found.group()) * letter_s, 5))
+        for found in re.finditer(r"\w+", line)
+    ]
+    return corpus.cut_of(recording, line, speaker="tone", alignment={"word": words})
 
 
 def recognizer(steps: int) -> TransducerRecognizer:

@@ -6,9 +6,10 @@ spell the new words: such lines are left out and listed.
 
 Jinyu Li et al. 2020, Developing RNN-T models surpassing high-performance hybrid models with customization capability,
 arXiv 2007.15188: of its ways, `tts` (the text is spoken by synthetic voices, predictor and joint learn it) and
-`lm-branch` (the predictor learns it as a language model). Guards, ours: recordings of the source are learnt beside the
-text, answers on them stay near the first model's, and the training ends when they are recognised worse. With L the
-transducer loss, m the share of the source and D as in `wieldy.speech.losses.divergence`,
+`lm-branch` (the predictor learns it as a language model). Rui Zhao et al. 2021, On addressing practical challenges for
+RNN-Transducer, arXiv 2105.00858: `splice` (the text is put together from recordings). Guards, ours: recordings of the
+source are learnt beside the text, answers on them stay near the first model's, and the training ends when they are
+recognised worse. With L the transducer loss, m the share of the source and D as in `wieldy.speech.losses.divergence`,
 
     loss = (1 - m) L(spoken text) + m L(source) + kl_weight D(first model, this one; source)
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from wieldy.speech.adapt.config import AdaptConfig, Method, Part
 from wieldy.speech.adapt.guard import DOMAIN, SOURCE, Guard, SourceWorseError, errors
 from wieldy.speech.adapt.lm_branch import Sentences, train_as_language_model
 from wieldy.speech.adapt.recordings import Answer, Recordings
+from wieldy.speech.adapt.splice import build_store, splice
 from wieldy.speech.adapt.text import DomainText, read_text
 from wieldy.speech.adapt.tts import freeze_, speak, train_on_speech
 from wieldy.speech.asr import error_rate
@@ -48,6 +50,7 @@ def adapt(
     texts: Iterable[str],
     *,
     source: CutSet | None = None,
+    pieces: CutSet | None = None,
     config: AdaptConfig = AdaptConfig(),
     progress: Callable[[str, float], None] | None = None,
 ) -> Result[TransducerRecognizer]:
@@ -55,15 +58,19 @@ def adapt(
 
     A tenth of the sentences is kept, spoken by a voice that is not learnt from, to measure the new domain; of `source`,
     recordings with transcripts of what it knew before, a fifth is, for the guard. Without `source` nothing holds it to
-    what it was. The report has the word error rates before and after, the share of new words that are heard (those in
+    what it was. Method splice takes words from `pieces`, recordings with word times, by default those of `source` that
+    are learnt. The report has the word error rates before and after, the share of new words that are heard (those in
     no source transcript), and every line that was left out. Raises `InputError` where too little text or sound can be
     used and `MissingError` where the voices of method tts are not installed.
     """
     began = time.perf_counter()
     text = DomainText.of(texts, recognizer.tokenizer, config.seed)
-    if config.method == "tts" and recognizer.language != "en":
+    spoken, spliced = "tts" in config.method, "splice" in config.method
+    if spoken and recognizer.language != "en":
         raise UsageError(f"the recogniser's language is {recognizer.language!r}", hint="the voices speak English")
     known = None if source is None else _Source.of(source, recognizer, config.seed)
+    if spliced and pieces is None and known is None:
+        raise UsageError("method splice without recordings", hint="name some with word times: --recordings")
     frozen = config.method == "lm-branch" or "encoder" not in config.update
 
     def recordings(cuts: CutSet) -> Recordings:
@@ -76,13 +83,14 @@ def adapt(
     try:
         tests[DOMAIN] = recordings(speak(text.test, (config.test_voice,), config))
     except MissingError as error:
-        if config.method == "tts":
+        if spoken:
             raise
         notes.append(f"errors in the new domain were not measured: {error}")
     network = copy.deepcopy(recognizer.network)
     guard = Guard(network, tests, config.max_worse)
     touched = freeze_(network, ("predictor",) if config.method == "lm-branch" else config.update)
     learn = recordings(known.learn) if known else None
+    joining = Report("")
 
     def step(number: int) -> None:
         if progress:
@@ -90,8 +98,18 @@ def adapt(
         guard.step(number)
 
     try:
-        if config.method == "tts":
-            domain = recordings(speak(text.learn, config.voices, config))
+        if spoken or spliced:
+            cuts = list(speak(text.learn, config.voices, config)) if spoken else []
+            if spliced:
+                made = splice(
+                    build_store(pieces if pieces is not None else known.learn),  # type: ignore[union-attr]  # checked
+                    text.learn,
+                    config=replace(config.splice, sample_rate=recognizer.features.sample_rate, seed=config.seed),
+                    progress=lambda done: progress("splice", done) if progress else None,
+                )
+                cuts += made.value
+                joining = made.report
+            domain = recordings(CutSet.from_cuts(cuts))
             guard.watch(config.epochs * len(domain.epoch(0)))
             train_on_speech(network, domain, learn, config, steps=guard.steps, progress=step)
         else:
@@ -119,13 +137,15 @@ def adapt(
     figures = (
         Metric.of("lines learnt", len(text.learn)),
         Metric.of("lines left out", len(text.skipped)),
+        *joining.metrics,
         *_errors(guard),
         *(_recalls(guard, text.test, known.words) if known else ()),
         Metric.of("parameters touched", touched),
         Metric.of("parameters", sum(parameter.numel() for parameter in network.parameters())),
         Metric.of("seconds", time.perf_counter() - began, "s"),
     )
-    return Result(adapted, _report(config, figures, text, known, guard, notes))
+    report = _report(config, figures, text, known, guard, notes)
+    return Result(adapted, replace(report, tables=(*report.tables, *joining.tables)))
 
 
 @dataclass(frozen=True)
