@@ -261,3 +261,17 @@ def test_encoders_that_cannot_be_changed() -> None:
     encoder = streamed("torch", AHEAD)
     with pytest.raises(UsageError, match="a stream with 2 frames of look-ahead in each layer: take mode chunk"):
         encoder.step(torch.zeros(1, 4, 16, dtype=torch.float64), encoder.init_state(1))
+
+
+@every_model
+@torch.no_grad()
+def test_the_first_chunk_is_what_the_original_makes_of_its_sound_alone(name: str) -> None:
+    encoder = streamed(name, CHUNK)
+    x = inputs(encoder, 1, 12)
+    y, _ = encoder(x, torch.tensor([x.shape[1]]))
+    alone, model = x[:, : 4 * encoder.subsampling + encoder.field - encoder.subsampling], original(name)
+    if not encoder.torch_layers:
+        expected = model(alone[:, :, 0]).last_hidden_state
+    else:
+        expected = model(alone) if encoder.batch_first else model(alone.transpose(0, 1)).transpose(0, 1)
+    torch.testing.assert_close(y[:, :4], expected)
