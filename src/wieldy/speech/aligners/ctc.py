@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from wieldy.errors import InputError, UsageError
 from wieldy.speech.aligners import Alignment
+from wieldy.speech.decode.viterbi import viterbi
 from wieldy.speech.tokens import Tokenizer
 
 
@@ -46,25 +47,29 @@ def ctc_viterbi(
     states = np.full(2 * len(labels) + 1, blank)
     states[1::2] = labels
     emitted = log_probs.astype(np.float64)[:, states]
+    place = np.arange(len(states))
     skips = np.zeros(len(states), bool)
     skips[3::2] = labels[1:] != labels[:-1]
-    score = np.full(len(states), -np.inf)
-    score[:2] = emitted[0, :2]
-    steps = np.zeros((frames, len(states)), np.int8)  # how many states back the best way came from
-    for t in range(1, frames):
-        ways = np.full((3, len(states)), -np.inf)
-        ways[0] = score
-        ways[1, 1:] = score[:-1]
-        ways[2, 2:] = np.where(skips[2:], score[:-2], -np.inf)
-        steps[t] = ways.argmax(0)
-        score = ways.max(0) + emitted[t]
-    state = len(states) - 1 - int(len(states) > 1 and score[-2] > score[-1])
-    best = float(score[state])
-    path = np.empty(frames, np.int64)
-    for t in range(frames - 1, -1, -1):
-        path[t] = state
-        state -= int(steps[t, state])
+    predecessors = np.stack([place, place - 1, np.where(skips, place - 2, -1)], axis=1)
+    # Of equals the path that ends in blank.
+    path, best = viterbi(emitted, predecessors, range(min(2, len(states))), [place[-1], *place[-2:-1]])
     return np.where(path % 2 == 1, path // 2, -1), best
+
+
+def word_frames(
+    path: NDArray[np.int64], starts: Sequence[int], reach: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First frame of each word and the one after its last, on a `path` of `ctc_viterbi`; words begin with the tokens
+    `starts`. From its first spike to its last, and on either side half of the blank frames up to the next word, at most
+    `reach` of them."""
+    at = np.flatnonzero(path >= 0)
+    word = np.searchsorted(starts, path[at], side="right") - 1
+    first = at[np.searchsorted(word, np.arange(len(starts)))]
+    after = at[np.searchsorted(word, np.arange(len(starts)), side="right") - 1] + 1
+    gaps = first[1:] - after[:-1]
+    begin = first - np.minimum(np.concatenate([[first[0]], gaps // 2]), reach)
+    end = after + np.minimum(np.concatenate([gaps - gaps // 2, [len(path) - after[-1]]]), reach)
+    return begin, end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +87,7 @@ class CtcAligner:
             raise UsageError(f"frame_s {self.frame_s}, reach_s {self.reach_s}", hint="seconds, the first above 0")
 
     def align(self, samples: NDArray[np.float32], text: str) -> Alignment:
-        """As `Aligner.align`: from the first spike of a word to its last, and on either side half of the blank frames
-        up to the next word, at most `reach_s` of them."""
+        """As `Aligner.align`, words as in `word_frames`."""
         tokens = self.tokenizer.encode(text)
         starts = [u for u, token in enumerate(tokens) if self.tokenizer.begins_word(token)]
         words = text.split()
@@ -94,14 +98,7 @@ class CtcAligner:
             raise InputError(f"{len(path)} frames of sound cannot be aligned with {text!r}: probability 0")
         if not words:
             return Alignment(())
-        at = np.flatnonzero(path >= 0)
-        word = np.searchsorted(starts, path[at], side="right") - 1
-        first = at[np.searchsorted(word, np.arange(len(words)))]
-        after = at[np.searchsorted(word, np.arange(len(words)), side="right") - 1] + 1
-        reach = round(self.reach_s / self.frame_s)
-        gaps = first[1:] - after[:-1]
-        begin = first - np.minimum(np.concatenate([[first[0]], gaps // 2]), reach)
-        end = after + np.minimum(np.concatenate([gaps - gaps // 2, [len(path) - after[-1]]]), reach)
+        begin, end = word_frames(path, starts, round(self.reach_s / self.frame_s))
         times = zip(words, begin.tolist(), end.tolist(), strict=True)
         return Alignment(
             tuple(

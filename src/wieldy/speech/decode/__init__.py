@@ -6,7 +6,7 @@ it scores the next token by the tokens before it, and the searches add its score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +34,20 @@ class TokenFeatures:
     blank_after: NDArray[np.float32]  # log P(blank) at the first node with the token; 0 where the audio ended
     gap: NDArray[np.float32]  # score of the best hypothesis minus the second after that frame; inf for one alone
     active: NDArray[np.float32]  # hypotheses in the beam after that frame
+
+    @classmethod
+    def of_log_probs(cls, log_probs: Sequence[float]) -> TokenFeatures:
+        """Of a search that tells no more than its tokens' log-probabilities, such as `generate` of transformers."""
+        nothing = np.zeros(len(log_probs), np.float32)
+        return cls(
+            log_prob=np.asarray(log_probs, np.float32),
+            entropy=nothing,
+            margin=nothing,
+            blank_before=nothing,
+            blank_after=nothing,
+            gap=nothing,
+            active=nothing + 1,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,16 @@
 
 A folder holds all of it: the network (`config.json`, `model.safetensors`), how sound becomes features
 (`recognizer.json`) and the word pieces (`tokens.model`). Nothing in it is executed. Words have the times at which the
-network emitted them, which is a little after they were said.
+network emitted them, which is a little after they were said, and are as sure as the least likely of their tokens; a
+recogniser that was taught better (`decode.learn_times`, `decode.learn_confidence`) keeps that in its folder, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ import torch
 from wieldy.cache import write_text
 from wieldy.errors import InputError, UsageError
 from wieldy.speech.decode import TokenHypothesis
+from wieldy.speech.decode.confidence import Confidence
+from wieldy.speech.decode.frame_branch import Tap
 from wieldy.speech.decode.transducer_beam import TransducerBeam, TransducerBeamConfig
+from wieldy.speech.decode.word_times import Said, Timing
 from wieldy.speech.features import LogMelConfig, log_mel
 from wieldy.speech.networks.transducer import Transducer
 from wieldy.speech.recognize import RECOGNIZER_FILE, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
@@ -50,6 +55,8 @@ class TransducerRecognizer:
         model_id: str = "transducer",
         model_files: Mapping[str, str] | None = None,
         language: str = "en",
+        timing: Timing | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         if network.config.input_dim != features.dim or network.vocab != len(tokenizer):
             raise UsageError(
@@ -57,7 +64,10 @@ class TransducerRecognizer:
                 f"but there are {features.dim} and {len(tokenizer)}"
             )
         self.network, self.features, self.tokenizer = network.eval(), features, tokenizer
+        if confidence is not None:
+            beam = replace(beam, nbest=max(beam.nbest, min(confidence.nbest, beam.beam)))
         self.beam = TransducerBeam(network, beam)
+        self.timing, self.confidence = timing, confidence
         self.model_id, self.model_files = model_id, model_files or {}
         self.language = language
 
@@ -82,7 +92,24 @@ class TransducerRecognizer:
             model_id=model_id or folder.name,
             model_files=fingerprint(folder),
             language=language,
+            timing=Timing.load(folder) if Timing.in_folder(folder) else None,
+            confidence=Confidence.load(folder) if Confidence.in_folder(folder) else None,
         )
+
+    def changed(self, **parts: Any) -> TransducerRecognizer:
+        """The same with other parts, named as when it is made."""
+        own = {
+            "network": self.network,
+            "features": self.features,
+            "tokenizer": self.tokenizer,
+            "beam": self.beam.config,
+            "model_id": self.model_id,
+            "model_files": {} if "network" in parts else self.model_files,
+            "language": self.language,
+            "timing": self.timing,
+            "confidence": self.confidence,
+        }
+        return TransducerRecognizer(**{**own, **parts})
 
     def save(self, folder: Path | str, **about: Any) -> None:
         """Write the folder. `about` is added to `recognizer.json`: what it was trained on, how well it does."""
@@ -90,6 +117,10 @@ class TransducerRecognizer:
         self.network.save(folder)
         self.tokenizer.save(folder / TOKENS_FILE)
         data = {"format": _FORMAT, "features": asdict(self.features), "language": self.language, **about}
+        if self.timing:
+            self.timing.save(folder)
+        if self.confidence:
+            self.confidence.save(folder)
         write_text(folder / RECOGNIZER_FILE, json.dumps(data, indent=2) + "\n")
 
     def transcribe(self, audio: Iterable[np.ndarray], *, avoid_repeats: bool = False) -> Iterator[Hypothesis]:
@@ -99,25 +130,53 @@ class TransducerRecognizer:
         for samples in audio:
             yield self.heard(samples, SAMPLE_RATE)
 
-    @torch.inference_mode()
     def heard(self, samples: np.ndarray, sample_rate: int) -> Hypothesis:
         """The best hypothesis of mono samples [n], which may be empty."""
+        nbest, tapped = self.searched(samples, sample_rate)
+        if not nbest:
+            return Hypothesis((), self.language)
+        best = nbest[0]
+        words = self.placed(self.words(best), best, tapped)
+        if self.confidence:
+            words = self.confidence.marked(words, self.confidence.seen(self, nbest, words))
+        return Hypothesis(tuple(words), self.language, best.acoustic / len(best.tokens) if best.tokens else None)
+
+    @torch.inference_mode()
+    def searched(self, samples: np.ndarray, sample_rate: int) -> tuple[list[TokenHypothesis], torch.Tensor | None]:
+        """The N-best list of mono samples [n], empty for less than a frame of them, and the frames [1, T, D] that word
+        times are made of."""
         if sample_rate != self.features.sample_rate:
             samples = soxr.resample(samples, sample_rate, self.features.sample_rate)
         frames = log_mel(samples, self.features)
         if not len(frames):
-            return Hypothesis((), self.language)
-        x = torch.from_numpy(frames)[None]
-        f, lens = self.network.encode(x, torch.tensor([len(frames)]))
-        best = self.beam.decode(f, lens)[0][0]
-        return Hypothesis(
-            tuple(self.words(best)), self.language, best.acoustic / len(best.tokens) if best.tokens else None
-        )
+            return [], None
+        x, lens = torch.from_numpy(frames)[None], torch.tensor([len(frames)])
+        with contextlib.ExitStack() as stack:
+            tap = stack.enter_context(Tap(self.network, self.timing.tap)) if self.timing else None
+            f, f_lens = self.network.encode(x, lens)
+        return self.beam.decode(f, f_lens)[0], tap.taken() if tap else None
 
     @property
     def frame_s(self) -> float:
         """Seconds from one frame of the encoder to the next."""
         return self.features.frame_s * self.network.encoder.subsampling
+
+    def said(self, best: TokenHypothesis) -> Said:
+        """The words of a hypothesis with the tokens and frames that they are made of."""
+        starts = [i for i, token in enumerate(best.tokens) if self.tokenizer.begins_word(token) or not i]
+        pieces = zip(starts, [*starts, len(best.tokens)][1:], strict=True)
+        words = tuple(self.tokenizer.decode(best.tokens[first:after]).strip() for first, after in pieces)
+        return Said(words, tuple(starts), best.tokens, best.frames)
+
+    def placed(self, words: list[HeardWord], best: TokenHypothesis, tapped: torch.Tensor | None) -> list[HeardWord]:
+        """The words of a hypothesis with the times of `timing`; those that it cannot tell keep theirs."""
+        if self.timing is None or tapped is None:
+            return words
+        times = self.timing.times(self.said(best), tapped)
+        return [
+            word if time.start_s is None else replace(word, start=time.start_s, end=time.end_s)
+            for word, time in zip(words, times, strict=True)
+        ]
 
     def words(
         self, best: TokenHypothesis, first: int = 0, last: int | None = None, offset_s: float = 0.0
