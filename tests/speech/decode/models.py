@@ -47,6 +47,9 @@ class SmallTransducer(nn.Module):
         self.rows["join"] += len(f)
         return self.output(torch.tanh(f + g))
 
+    def join_internal(self, g: Tensor) -> Tensor:
+        return self.output(torch.tanh(g))
+
     def forward(self, f: Tensor, g: Tensor) -> Tensor:
         """As a joint for the loss."""
         return self.join(f, g)
