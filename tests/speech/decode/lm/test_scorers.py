@@ -8,12 +8,26 @@ import torch
 
 from tests.speech.decode.models import SmallTransducer, encodings
 from wieldy.errors import InputError, UsageError
+from wieldy.metrics.text import WordErrors
+from wieldy.speech.decode import TokenHypothesis
+from wieldy.speech.decode.aed_beam import AedBeam, AedBeamConfig
 from wieldy.speech.decode.lm.backoff import BEGIN, END, UNKNOWN
-from wieldy.speech.decode.lm.fusion import FusionConfig, InternalScorer, LMScorer, Together, internal_log_p
+from wieldy.speech.decode.lm.fusion import (
+    DecoderLM,
+    FusionConfig,
+    InternalScorer,
+    LMScorer,
+    Together,
+    fusion,
+    internal_log_p,
+)
 from wieldy.speech.decode.lm.kneser_ney import KneserNeyConfig, train
 from wieldy.speech.decode.lm.ngram import NgramLM
+from wieldy.speech.decode.lm.tune import tune
 from wieldy.speech.decode.lm.words import ArpaWords, PhraseScorer, WordScorer
 from wieldy.speech.decode.transducer_beam import TransducerBeam, TransducerBeamConfig
+from wieldy.speech.networks.aed import Aed, AedConfig
+from wieldy.speech.networks.streaming_config import StreamingConfig
 from wieldy.speech.tokens import Tokenizer
 
 TEXTS = ["turn on the light", "turn off the light", "the light is on", "new york is far", "the new lamp", "turn it on"]
@@ -126,9 +140,9 @@ def test_parts_of_a_search_add_up():
     sentences = [["a", "b"], ["b", "c", "a"], ["e", "d"]]
     pieces = ["", *"abcde"]
     lm = NgramLM(train(sentences, KneserNeyConfig(order=2, vocabulary=tuple("abcde"))), pieces)
-    fusion = Together([LMScorer(lm, 0.6, bonus=0.5, end=True), InternalScorer(view, 0.3)])
+    both = Together([LMScorer(lm, 0.6, bonus=0.5, end=True), InternalScorer(view, 0.3)])
     f, lens = encodings([6, 9], seed=1)
-    for nbest in TransducerBeam(view, TransducerBeamConfig(beam=4, nbest=4), fusion).decode(f, lens):
+    for nbest in TransducerBeam(view, TransducerBeamConfig(beam=4, nbest=4), both).decode(f, lens):
         for hypothesis in nbest:
             g = view.predict(hypothesis.tokens)
             log_p = internal_log_p(view, g)
@@ -181,3 +195,98 @@ def test_kenlm_scores_words_as_their_file_does(tokenizer, word_model, tmp_path):
     (tmp_path / "b.arpa").write_text("nothing")
     with pytest.raises(InputError, match=r"b\.arpa cannot be read by kenlm"):
         KenLMWords(tmp_path / "b.arpa")
+
+
+def test_methods_differ_in_what_they_subtract():
+    view = SmallTransducer(6, seed=4)
+    pieces = ["", *"abcde"]
+    target, source = (
+        NgramLM(train(sentences, KneserNeyConfig(order=2, vocabulary=tuple("abcde"))), pieces)
+        for sentences in ([["a", "b"], ["b", "c"]], [["d", "e"], ["e"]])
+    )
+    tokens, g = (1, 2, 5), view.start(1)[0]
+    lm = walked(LMScorer(target, 0.4), tokens)[0]
+    subtracted = {
+        "shallow": 0.0,
+        "density-ratio": walked(LMScorer(source, 0.2), tokens)[0],
+        "lodr": walked(LMScorer(source, 0.2), tokens)[0],
+        "ilme": -walked(InternalScorer(view, 0.2), tokens, g)[0],
+    }
+    for method, other in subtracted.items():
+        config = FusionConfig(method=method, lm_weight=0.4, ilm_weight=0.2)
+        assert walked(fusion(view, target, config, source), tokens, g)[0] == pytest.approx(lm - other, abs=1e-5)
+    with pytest.raises(UsageError, match="method lodr without a language model of what the recogniser was trained on"):
+        fusion(view, target, FusionConfig(method="lodr"))
+    with pytest.raises(UsageError, match="the source's language model has 3 tokens, the recogniser 6"):
+        fusion(view, target, FusionConfig(method="lodr"), NgramLM(train([["a", "b"]]), ["", "a", "b"]))
+
+
+def test_an_encoder_decoder_is_its_own_language_model():
+    torch.manual_seed(0)
+    encoder = StreamingConfig(layers=1, size=8, heads=2, feed_forward=16)
+    aed = (
+        Aed(AedConfig(vocabulary=6, input_dim=4, encoder=encoder, layers=1, size=8, heads=2))
+        .eval()
+        .requires_grad_(False)
+    )
+    lm = DecoderLM(aed)
+    log_p, state = lm.start(1)
+    torch.testing.assert_close(log_p, aed.internal_step(torch.tensor([0]), aed.start_internal(1))[0])
+    config = FusionConfig(lm_weight=0.4, ilm_weight=0.2, lm_end=True)
+    pieces = ["", *"abcde"]
+    target = NgramLM(train([["a", "b"], ["b", "c"]], KneserNeyConfig(order=2, vocabulary=tuple("abcde"))), pieces)
+    memory, lens = aed.encode(torch.randn(1, 12, 4), torch.tensor([12]))
+    scorer = fusion(aed, target, config)
+    (nbest,) = AedBeam(aed, AedBeamConfig(beam=3, nbest=3, max_tokens=5), scorer).decode(memory, lens)
+    for hypothesis in nbest:
+        tokens = [*hypothesis.tokens, aed.eos]
+        own, state = 0.0, lm.start(1)
+        for token in tokens:
+            own += float(state[0][0, token])
+            state = lm.advance(torch.tensor([token]), state[1])
+        assert hypothesis.parts["ilm"] == pytest.approx(-0.2 * own, abs=1e-4)
+        expected = sum(walked(LMScorer(target, 0.4, end=True), tokens[:-1]))
+        assert hypothesis.parts["lm"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_weights_are_found_where_they_are():
+    """Answers whose parts are such that one pair of weights tells right from wrong."""
+    rng = np.random.default_rng(0)
+    right = WordErrors(words=5)
+    wrong = WordErrors(words=5, substitutions=2)
+    made = []
+    for _ in range(60):
+        lm, ilm = rng.normal(0, 5, (2, 8))
+        noise = rng.normal(0, 0.1, 8)
+        quality = rng.normal(0, 1, 8)
+        made.append((quality - 0.35 * lm + 0.15 * ilm + noise, lm, ilm, int(np.argmax(quality))))
+    calls = []
+
+    def decode(config):
+        calls.append((config.lm_weight, config.ilm_weight))
+        found = []
+        for acoustic, lm, ilm, _ in made:
+            nbest = [
+                TokenHypothesis(
+                    tokens=(n,),
+                    score=a + config.lm_weight * p - config.ilm_weight * q,
+                    acoustic=a,
+                    parts={"lm": config.lm_weight * p, "ilm": -config.ilm_weight * q},
+                )
+                for n, (a, p, q) in enumerate(zip(acoustic, lm, ilm, strict=True))
+            ]
+            found.append(sorted(nbest, key=lambda h: -h.score))
+        return [*found, []]  # and an empty recording
+
+    def errors(number, tokens):
+        return right if tokens[0] == made[number][3] else wrong
+
+    tuning = tune(decode, errors, FusionConfig(lm_weight=0.2, ilm_weight=0.1))
+    assert (tuning.config.lm_weight, tuning.config.ilm_weight) == (0.35, 0.15)
+    assert calls[0] == (0.2, 0.1)
+    assert len(calls) == 4
+    for cell, rate in tuning.searched.items():
+        assert tuning.ranked[cell] == rate  # these answers do not change with the search
+    assert tuning.report.metric("word error rate").median == min(tuning.ranked.values())
+    with pytest.raises(UsageError, match="tuning from a weight of 0"):
+        tune(decode, errors, FusionConfig(lm_weight=0.2, ilm_weight=0))

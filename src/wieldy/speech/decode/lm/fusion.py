@@ -24,7 +24,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -67,6 +67,39 @@ class FusionConfig:
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def fusion(
+    view: TransducerView | AEDView, lm: TokenLM, config: FusionConfig = FusionConfig(), source: TokenLM | None = None
+) -> PrefixScorer:
+    """What a search with `view` adds for the target's language model `lm`: parts "lm" and, but for method shallow,
+    "ilm". `source` is the model of the recogniser's transcripts, for methods density-ratio and lodr.
+
+    Raises `UsageError` where it is missing, or where a model has another vocabulary than the recogniser.
+    """
+    for name, model in (("language model", lm), ("source's language model", source)):
+        if model is not None and model.vocab != view.vocab:
+            raise UsageError(
+                f"the {name} has {model.vocab} tokens, the recogniser {view.vocab}",
+                hint="train it on the recogniser's own tokens",
+            )
+    target = LMScorer(lm, config.lm_weight, bonus=config.bonus, end=config.lm_end)
+    if config.method == "shallow":
+        return target
+    own: PrefixScorer
+    if config.method == "ilme":
+        if hasattr(view, "internal_step"):
+            own = LMScorer(DecoderLM(cast("AEDView", view)), -config.ilm_weight, name="ilm", end=config.lm_end)
+        else:
+            own = InternalScorer(view, config.ilm_weight)
+    elif source is None:
+        raise UsageError(
+            f"method {config.method} without a language model of what the recogniser was trained on",
+            hint="give it one, or choose method ilme, which needs none",
+        )
+    else:
+        own = LMScorer(source, -config.ilm_weight, name="ilm", end=config.lm_end)
+    return Together([target, own])
 
 
 class LMScorer:
