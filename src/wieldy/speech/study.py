@@ -191,7 +191,7 @@ def sized(encoder: EncoderConfig, size: int, input_dim: int, tolerance: float = 
     if abs(found - size) > tolerance * size:
         raise UsageError(
             f"{type(encoder).__name__} has {found} weights at the nearest, not {size}",
-            hint=f"within {tolerance:.0%}: choose other layers or sizes",
+            hint=f"within {tolerance:.0%}: name it first, or choose other layers or sizes",
         )
     return best
 
