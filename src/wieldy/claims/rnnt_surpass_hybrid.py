@@ -59,7 +59,7 @@ from wieldy.speech.networks.layer_trajectory import LayerTrajectoryConfig, Layer
 from wieldy.speech.networks.lstm import LstmConfig
 from wieldy.speech.networks.predictors import LstmPredictorConfig
 from wieldy.speech.networks.transducer import Transducer, TransducerConfig
-from wieldy.speech.pretrain import AlignPretrainConfig, pretrain
+from wieldy.speech.pretrain.stages import StagesConfig, train_in_stages
 from wieldy.speech.recognize.transducer import TransducerRecognizer
 from wieldy.speech.tokens import Tokenizer
 from wieldy.training.loop import TrainConfig, train
@@ -318,23 +318,18 @@ def trained(size: Size, data_seed: int, seed: int, route: Route, encoder: Encode
         )
     )
     network.measure_features_((batch.features, batch.feature_lens) for batch in data.epoch(0))
-    last = steps
     if route != "random":
-        last = steps - steps // 2 - steps // 4
-        settings = AlignPretrainConfig(
+        stages = StagesConfig(
+            steps=steps,
             target="encoder" if route == "ce" else "ctc",
             predictor_lm=route == "ctc+lm",
-            max_steps=steps // 2,
-            lr=PRETRAINING_RATE,
-            cpu=True,
+            encoder_rate=PRETRAINING_RATE,
+            rest_rate=JOINT_RATE,
+            rate=RATE,
             seed=seed,
         )
-        network = pretrain(network, data, own.tokenizer, config=settings).value
-        # A random joint would spoil the encoder before it has learnt to listen to it.
-        network.encoder.requires_grad_(False)
-        train(network, data, asr.loss, schedule_of(steps // 4, JOINT_RATE, seed))
-        network.encoder.requires_grad_(True)
-    train(network, data, asr.loss, schedule_of(last, RATE, seed))
+        return train_in_stages(network, data, own.tokenizer, stages)
+    train(network, data, asr.loss, schedule_of(steps, RATE, seed))
     return network.eval()
 
 
