@@ -142,6 +142,7 @@ def test_every_benchmark_is_listed_with_its_bar(capsys: pytest.CaptureFixture[st
         "long_meeting",
         "rnnt_loss",
         "streaming",
+        "streaming_attention",
         "streaming_transducer",
         "transcribe",
         "transducer_beam",
