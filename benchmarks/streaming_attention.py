@@ -138,8 +138,6 @@ def run(runs: int) -> BenchmarkResult:
             f"attention of {SIZE} features and {HEADS} heads, without its linear layers",
             f"encoder of 6 layers of this size; float32, {CORES} threads",
         ),
-            f"one layer of {SIZE} features and {HEADS} heads, without its linear layers; encoder of 6 such layers; float32, {CORES} threads",
-        ),
     )
 
 
