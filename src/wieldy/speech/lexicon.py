@@ -29,6 +29,7 @@ _GUESSING_VOICE = "kal16"  # flite's voices share one set of rules for letters; 
 Pronunciation = tuple[str, ...]
 
 
+@functools.cache
 def phone_of(symbol: str) -> str:
     """A phone as the lexicon writes it: AH0, ah and flite's ax are all "ah"; <sil>, pau and SIL are "sil"."""
     plain = symbol.strip("<>[]+ ").lower().rstrip("0123456789")
