@@ -45,7 +45,7 @@ AHEAD = (0, 6, 12, 20)  # frames of look-ahead: 0, 240, 480 and 800 ms
 MASK, CHUNK, XL, LC_BLSTM = "mask", "chunk", "XL", "LC-BLSTM"
 WAYS = (MASK, CHUNK, XL, LC_BLSTM)
 TRANSFORMER, BLSTM = "Transformer, whole utterances", "BLSTM, whole utterances"
-PAST = 42  # frames that a layer sees back, or what comes closest in chunks: twice the longest chunk
+PAST = 42  # frames that a layer of a Transformer sees back, in whole chunks where it must: twice the longest chunk
 CONVOLUTION = 5  # frames that a convolution in each layer of a Transformer sees, the present one last
 LSTM_LAYERS = 2  # three hardly learn in so few steps
 NEAR = 1.03  # of LC-BLSTM's errors
@@ -166,7 +166,8 @@ def run(scale: Scale, seed: int) -> ClaimResult:
             f"encoders have {size.weights:,} weights, within 5 %; frames are {1000 * FEATURES.frame_s:g} ms",
             f"XL, LC-BLSTM and mask at {_ms(AHEAD[-1])} ms, whole utterances and the stable way have {size.seeds} "
             "seeds, the others one",
-            f"LC-BLSTM sees half of its look-ahead in its chunk and half beyond; past of a Transformer's layer: {PAST}",
+            "XL and LC-BLSTM have half of their look-ahead beyond their chunks; chunks alone have all of it inside",
+            f"a layer of a Transformer sees {PAST} frames back, or as many whole chunks; its convolution {CONVOLUTION}",
             "rates and sizes were chosen on sentences of another seed: one rate for Transformers, one for LSTMs",
             "how many steps fit into equal time is measured, and so differs from run to run",
         ),
@@ -227,16 +228,16 @@ def _streaming(size: Size) -> Iterator[tuple[str, int, EncoderConfig]]:
 
 def streaming_encoder(size: Size, way: str, ahead: int) -> EncoderConfig:
     """With a look-ahead of so many frames in the worst case."""
-    chunk = ahead + 1
     if way == MASK:  # as even as can be: what the layers see ahead adds up
         right = tuple((ahead + layer) // size.layers for layer in range(size.layers))
         return _transformer(size, "mask", left=PAST, right=right)
     if way == CHUNK:
-        return _transformer(size, "chunk", chunk=chunk, left=PAST // chunk * chunk)
-    if way == XL:
-        return _transformer(size, "xl", chunk=chunk, left=PAST)
+        return _transformer(size, "chunk", chunk=ahead + 1, left=PAST // (ahead + 1) * (ahead + 1))
     beyond = ahead // 2
-    return BlstmConfig(layers=LSTM_LAYERS, hidden=_widths(size)[1], chunk=chunk - beyond, right=beyond)
+    chunk = ahead + 1 - beyond
+    if way == XL:
+        return _transformer(size, "xl", chunk=chunk, left=PAST, right=beyond)
+    return BlstmConfig(layers=LSTM_LAYERS, hidden=_widths(size)[1], chunk=chunk, right=beyond)
 
 
 def _transformer(size: Size, mode: str, **settings: object) -> EncoderConfig:
