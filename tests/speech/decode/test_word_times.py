@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 from tests.speech.adapt import tones  # noqa: E402
 from wieldy.errors import InputError, UsageError  # noqa: E402
 from wieldy.speech import lexicon as lexicons  # noqa: E402
+from wieldy.speech.captions.transducer import TransducerEngine  # noqa: E402
 from wieldy.speech.corpus import aligned, samples_of  # noqa: E402
 from wieldy.speech.decode.frame_branch import BranchStream, FrameBranch, FrameBranchConfig, Tap, tap_of  # noqa: E402
 from wieldy.speech.decode.learn_times import (  # noqa: E402
@@ -348,10 +349,10 @@ def test_times_on_a_stream_are_those_of_the_whole_and_come_soon(timed, cuts, ste
             assert given  # before the end
         stream.add([word.symbol for word in waits])
         stream.push(frames[:, :0], final=True)
-        given += stream.settled(final=True)
+        given += stream.finished()
         assert [time.word for time in given] == [word.symbol for word in words]
         assert apart(given, cut) < 0.04
-        assert stream.settled(final=True) == []
+        assert stream.finished() == []
 
 
 # --- pronunciations --------------------------------------------------------------------------------------------------
@@ -402,3 +403,35 @@ def test_the_dictionary_of_pocketsphinx_has_39_phones():
     assert known("kitchen") == (("k", "ih", "ch", "ah", "n"),)
     assert len(known("the")) > 1
     assert len({phone for variants in known.words.values() for phones in variants for phone in phones}) == 39
+
+
+def test_words_are_finished_before_those_that_follow_them(timed, cuts):
+    cut = list(cuts)[-1]
+    first, second = aligned(cut)
+    frames = timed.searched(samples_of(cut, tones.RATE), tones.RATE)[1]
+    stream = WordTimeStream(timed.timing.phones)
+    stream.push(frames)
+    stream.add([first.symbol])
+    assert apart(stream.finished([second.symbol]), cut.truncate(duration=first.end)) < 0.04
+    stream.add([second.symbol])
+    (time,) = stream.finished()
+    assert time.start_s == pytest.approx(second.start, abs=0.05)
+    empty = WordTimeStream(timed.timing.phones)
+    empty.add(["ab"])
+    assert empty.settled() == []
+    assert [time.reason for time in empty.finished()] == ["2 phones in 0 frames"]
+
+
+def test_live_captions_have_these_times(timed, cuts):
+    cut = list(cuts)[-1]
+    samples = samples_of(cut, 16_000)
+    engine = TransducerEngine(timed)
+    given = []
+    for first in range(0, len(samples), 2560):
+        given += engine.push(samples[first : first + 2560], 160).committed
+    given += engine.flush().committed
+    whole = timed.heard(samples, 16_000).words
+    assert [word.text for word in given] == [word.text for word in whole]
+    for mine, theirs in zip(given, whole, strict=True):
+        assert mine.start_ms / 1000 == pytest.approx(theirs.start, abs=0.04)
+        assert mine.end_ms / 1000 == pytest.approx(theirs.end, abs=0.04)

@@ -6,18 +6,23 @@ for a while; the search then begins afresh, so that what it remembers does not g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
 import torch
+from torch import Tensor
 
 from wieldy.errors import UsageError
 from wieldy.speech.align import complete_times
 from wieldy.speech.audio import SAMPLE_RATE
 from wieldy.speech.captions import Heard
+from wieldy.speech.decode import TokenHypothesis
+from wieldy.speech.decode.frame_branch import Tap
 from wieldy.speech.decode.transducer_beam import BeamSession
+from wieldy.speech.decode.word_times import WordTimeStream
 from wieldy.speech.features import LogMelStream
+from wieldy.speech.networks.encoder import State
 from wieldy.speech.recognize import HeardWord
 from wieldy.speech.recognize.transducer import TransducerRecognizer
 from wieldy.speech.transcript import Word
@@ -54,6 +59,9 @@ class TransducerEngine:
         self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(SAMPLE_RATE, rate, 1, dtype="float32")
         self._features = LogMelStream(recognizer.features)
         self._encoder = recognizer.network.init_state(1)
+        timing = recognizer.timing
+        phones = timing.phones if timing and timing.method == "phone" else None
+        self._times = WordTimeStream(phones) if phones else None
         self._waiting = np.zeros(0, np.float32)  # sound of less than a step
         self._frames = 0  # of the encoder, so far
         self._begin()
@@ -90,9 +98,19 @@ class TransducerEngine:
         frames = self._features.push(samples)
         if not len(frames):
             return
-        f, self._encoder = self.recognizer.network.step(torch.from_numpy(frames)[None], self._encoder)
+        f, self._encoder = self._stepped(torch.from_numpy(frames)[None])
         self._search.push(f, torch.tensor([f.shape[1]]))
         self._frames += f.shape[1]
+
+    def _stepped(self, x: Tensor) -> tuple[Tensor, State]:
+        network, timing = self.recognizer.network, self.recognizer.timing
+        if self._times is None or timing is None:
+            return network.step(x, self._encoder)
+        with Tap(network, timing.tap) as tap:
+            f, state = network.step(x, self._encoder)
+        if tap.runs:
+            self._times.push(tap.taken())
+        return f, state
 
     def _heard(self, final: bool = False) -> Heard:
         best = self._search.partial()[0]
@@ -103,13 +121,31 @@ class TransducerEngine:
         ended = pause or searched_ms >= self.config.longest_ms
         last = len(best.tokens) if ended else self._complete(best.tokens)
         offset = self._first * self.recognizer.frame_s
-        committed = self._words(self.recognizer.words(best, self._given, last, offset))
+        partial = self.recognizer.words(best, last, None, offset)
+        committed = self._words(self._final_words(best, last, offset, [word.text for word in partial]))
         self._given = last
         if ended:
             self._begin()
         else:
-            self._partial = self._words(self.recognizer.words(best, last, None, offset))
+            self._partial = self._words(partial)
         return Heard(committed, self._partial, pause)
+
+    def _final_words(self, best: TokenHypothesis, last: int, offset_s: float, following: list[str]) -> list[HeardWord]:
+        """The words up to token `last` that were not given yet, with times and confidence as they were learnt."""
+        before = self.recognizer.words(best, 0, self._given, offset_s)
+        words = self.recognizer.words(best, self._given, last, offset_s)
+        if self._times is not None and words:
+            self._times.add([word.text for word in words])
+            words = [
+                word if time.start_s is None else replace(word, start=time.start_s, end=time.end_s)
+                for word, time in zip(words, self._times.finished(following), strict=True)
+            ]
+        confidence = self.recognizer.confidence
+        if confidence is None or not words:
+            return words
+        rest = self.recognizer.words(best, last, None, offset_s)
+        features = confidence.seen(self.recognizer, [best], [*before, *words, *rest])
+        return confidence.marked(words, features[len(before) : len(before) + len(words)])
 
     def _complete(self, tokens: tuple[int, ...]) -> int:
         """How many of the best hypothesis's tokens belong to words that are certain and over."""

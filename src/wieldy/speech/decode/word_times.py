@@ -277,39 +277,54 @@ class WordTimeStream:
         now = self._first + len(self._scores)
         self._words += [(word, now) for word in words]
 
-    def settled(self, *, final: bool = False) -> list[WordTime]:
-        """The words whose times are final now, in order; with `final` all there are."""
-        words, scores = [word for word, _ in self._words], self._scores
-        graph = self.timer.graph(words)
-        if not words or len(scores) < graph.fewest:
-            reason = f"{graph.fewest} phones in {len(scores)} frames"
-            return self._given([WordTime(word, reason=reason) for word in words], len(scores)) if final else []
-        emitted = scores[:, graph.labels]
-        score, back = advanced(start(emitted[0], graph.first), emitted[1:], graph.predecessors)
-        if final:
-            ends = np.array(graph.last)
-            path = traced(back, graph.predecessors, int(ends[score[ends].argmax()]))
-            return self._given(self.timer.found(words, graph, path, self._first), len(scores))
+    def settled(self) -> list[WordTime]:
+        """The words whose times are final now, in order."""
+        graph, scores = self._graph(()), self._scores
+        if not self._words or len(scores) < graph.fewest:
+            return []
+        score, back = self._searched(graph)
         paths = [traced(back, graph.predecessors, int(s)) for s in np.flatnonzero(score >= score.max() - _ACTIVE)]
         best = traced(back, graph.predecessors, int(score.argmax()))
-        now = self._first + len(scores)
-        late = round(self.max_delay_s / self.timer.answer_s)
+        now, late = self._first + len(scores), round(self.max_delay_s / self.timer.answer_s)
         count, end = 0, 0
         for number, (_, came) in enumerate(self._words):
-            same = {_span(graph, path, number) for path in paths}
             own = _span(graph, best, number)
-            if own is None or not (same == {own} or now - came >= late):
+            if own is None or not ({_span(graph, path, number) for path in paths} == {own} or now - came >= late):
                 break
             count, end = number + 1, own[1]
+        return self._given(count, graph, best[:end]) if count else []
+
+    def finished(self, following: Sequence[str] = ()) -> list[WordTime]:
+        """All words there are, whose sound has come, with `following` that may have begun behind them."""
+        count = len(self._words)
         if not count:
             return []
-        return self._given(self.timer.found(words[:count], graph, best[:end], self._first), end)
+        graph, fewest = self._graph(following), self._graph(()).fewest
+        if len(self._scores) < fewest:
+            reason = f"{fewest} phones in {len(self._scores)} frames"
+            words, self._words = self._words, []
+            return [WordTime(word, reason=reason) for word, _ in words]
+        score, back = self._searched(graph)
+        ends = np.flatnonzero(np.arange(len(score)) >= np.flatnonzero(graph.words == count - 1)[0])
+        if not following:
+            ends = np.array(graph.last)
+        path = traced(back, graph.predecessors, int(ends[score[ends].argmax()]))
+        own = np.flatnonzero(graph.words[path] == count - 1)
+        return self._given(count, graph, path[: own[-1] + 1])
 
-    def _given(self, found: list[WordTime], frames: int) -> list[WordTime]:
-        """These words, which are forgotten with the first `frames` frames."""
-        self._words = self._words[len(found) :]
-        self._scores = self._scores[frames:]
-        self._first += frames
+    def _graph(self, following: Sequence[str]) -> PhoneGraph:
+        return self.timer.graph([*(word for word, _ in self._words), *following])
+
+    def _searched(self, graph: PhoneGraph) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        emitted = self._scores[:, graph.labels]
+        return advanced(start(emitted[0], graph.first), emitted[1:], graph.predecessors)
+
+    def _given(self, count: int, graph: PhoneGraph, path: NDArray[np.int64]) -> list[WordTime]:
+        """The first words on a path to their end; they and these frames are forgotten."""
+        found = self.timer.found([word for word, _ in self._words[:count]], graph, path, self._first)
+        self._words = self._words[count:]
+        self._scores = self._scores[len(path) :]
+        self._first += len(path)
         return found
 
 

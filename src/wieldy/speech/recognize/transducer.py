@@ -29,6 +29,7 @@ from wieldy.speech.decode.word_times import Said, Timing
 from wieldy.speech.features import LogMelConfig, log_mel
 from wieldy.speech.networks.transducer import Transducer
 from wieldy.speech.recognize import RECOGNIZER_FILE, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis
+from wieldy.speech.recognize.vocabulary import VocabularyConfig
 from wieldy.speech.tokens import Tokenizer
 from wieldy.weights import fingerprint
 from wieldy.weights.folders import read_json
@@ -57,6 +58,7 @@ class TransducerRecognizer:
         language: str = "en",
         timing: Timing | None = None,
         confidence: Confidence | None = None,
+        vocabulary: VocabularyConfig = VocabularyConfig(),
     ) -> None:
         if network.config.input_dim != features.dim or network.vocab != len(tokenizer):
             raise UsageError(
@@ -66,14 +68,20 @@ class TransducerRecognizer:
         self.network, self.features, self.tokenizer = network.eval(), features, tokenizer
         if confidence is not None:
             beam = replace(beam, nbest=max(beam.nbest, min(confidence.nbest, beam.beam)))
-        self.beam = TransducerBeam(network, beam)
+        self.vocabulary = vocabulary
+        self.beam = TransducerBeam(network, beam, vocabulary.scorer(tokenizer) if vocabulary else None)
         self.timing, self.confidence = timing, confidence
         self.model_id, self.model_files = model_id, model_files or {}
         self.language = language
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, beam: TransducerBeamConfig = TransducerBeamConfig(), model_id: str | None = None
+        cls,
+        folder: Path | str,
+        *,
+        beam: TransducerBeamConfig = TransducerBeamConfig(),
+        model_id: str | None = None,
+        vocabulary: VocabularyConfig = VocabularyConfig(),
     ) -> TransducerRecognizer:
         """What `save` wrote. `InputError` says which file is missing or is something else."""
         folder = Path(folder)
@@ -94,6 +102,7 @@ class TransducerRecognizer:
             language=language,
             timing=Timing.load(folder) if Timing.in_folder(folder) else None,
             confidence=Confidence.load(folder) if Confidence.in_folder(folder) else None,
+            vocabulary=vocabulary,
         )
 
     def changed(self, **parts: Any) -> TransducerRecognizer:
@@ -108,6 +117,7 @@ class TransducerRecognizer:
             "language": self.language,
             "timing": self.timing,
             "confidence": self.confidence,
+            "vocabulary": self.vocabulary,
         }
         return TransducerRecognizer(**{**own, **parts})
 
@@ -165,8 +175,10 @@ class TransducerRecognizer:
         """The words of a hypothesis with the tokens and frames that they are made of."""
         starts = [i for i, token in enumerate(best.tokens) if self.tokenizer.begins_word(token) or not i]
         pieces = zip(starts, [*starts, len(best.tokens)][1:], strict=True)
-        words = tuple(self.tokenizer.decode(best.tokens[first:after]).strip() for first, after in pieces)
-        return Said(words, tuple(starts), best.tokens, best.frames)
+        words = [(self.tokenizer.decode(best.tokens[first:after]).strip(), first) for first, after in pieces]
+        # A character tokenizer begins words with a blank, behind which nothing may have come.
+        kept = [(word, first) for word, first in words if word]
+        return Said(tuple(word for word, _ in kept), tuple(first for _, first in kept), best.tokens, best.frames)
 
     def placed(self, words: list[HeardWord], best: TokenHypothesis, tapped: torch.Tensor | None) -> list[HeardWord]:
         """The words of a hypothesis with the times of `timing`; those that it cannot tell keep theirs."""
@@ -187,10 +199,13 @@ class TransducerRecognizer:
         starts = [i for i in range(first, last) if self.tokenizer.begins_word(best.tokens[i]) or i == first]
         words = []
         for start, end in zip(starts, [*starts[1:], last][: len(starts)], strict=True):
+            text = self.tokenizer.decode(best.tokens[start:end]).strip()
+            if not text:
+                continue
             confidence = float(np.exp(best.features.log_prob[start:end].min())) if best.features else None
             words.append(
                 HeardWord(
-                    self.tokenizer.decode(best.tokens[start:end]),
+                    text,
                     offset_s + best.frames[start] * self.frame_s,
                     offset_s + (best.frames[end - 1] + 1) * self.frame_s,
                     confidence,
