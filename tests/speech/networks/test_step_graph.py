@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from wieldy.errors import InputError, UsageError  # noqa: E402
+from wieldy.errors import InputError, MissingError, UsageError  # noqa: E402
 from wieldy.speech.networks.step_graph import OnnxStream, export_step  # noqa: E402
 from wieldy.speech.networks.streaming_config import StreamingConfig  # noqa: E402
 from wieldy.speech.networks.streaming_transformer import StreamingEncoder  # noqa: E402
@@ -31,7 +31,10 @@ def encoder_of(**settings: object) -> StreamingEncoder:
     return encoder
 
 
-@pytest.mark.parametrize("name", CASES)
+LONGER = ("chunk, no past", "vgg by 2")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONGER else []) for n in CASES])
 def test_the_graph_is_the_encoder_on_streams_in_any_pieces(name, tmp_path) -> None:
     encoder = encoder_of(**CASES[name])
     path = export_step(encoder, tmp_path / "step.onnx", streams=2, **({"frames": 6} if name == "mask" else {}))
@@ -43,6 +46,12 @@ def test_the_graph_is_the_encoder_on_streams_in_any_pieces(name, tmp_path) -> No
     outputs.append(stream.push(np.zeros((2, 0, 8), np.float32), final=True))
     found = np.concatenate(outputs, axis=1)
     np.testing.assert_allclose(found, whole.numpy(), atol=1e-4)
+
+
+def test_what_is_needed_to_write_a_graph_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="the package onnx is not installed: pip install onnx"):
+        export_step(encoder_of(), tmp_path / "step.onnx")
 
 
 def test_what_a_graph_cannot_say_and_what_does_not_fit(tmp_path) -> None:

@@ -10,6 +10,7 @@ features of a head.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wieldy.cache import replacing
-from wieldy.errors import InputError, UsageError
+from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech.networks.encoder import RUNNING, State
 from wieldy.speech.networks.front_ends import VggFrontEnd
 from wieldy.speech.networks.streaming_transformer import StreamingEncoder
@@ -140,6 +141,8 @@ def export_step(encoder: StreamingEncoder, path: Path | str, *, streams: int = 1
     encoder looks beyond that. See `StepGraph` for inputs and outputs; the state that comes out has the names of the one
     that goes in, after "after_".
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingError("the package onnx is not installed", hint="pip install onnx")
     graph = StepGraph(encoder, frames).eval()
     x = torch.zeros(streams, graph.input_frames, encoder.input_dim)
     state = [torch.zeros(streams, *shape) for shape in graph.shapes.values()]
