@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from wieldy.cli.config_file import load_config
+from wieldy.cli.transcribe import Transcribe
 from wieldy.errors import InputError, UsageError
+from wieldy.speech.recognize.vocabulary import VocabularyConfig
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, error: type[Exception], m
     with pytest.raises(error) as caught:
         load_config(Whole, config_file(tmp_path, text))
     assert message in str(caught.value)
+
+
+def test_words_of_the_command_line_come_before_those_of_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text('[recognition.vocabulary]\nwords = ["Ada"]\nbonus = 3.0\nlm = "a.arpa"\n')
+    both = Transcribe(files=(Path("a.wav"),), config=tmp_path / "c.toml", words="Grafana, Ada Lovelace")
+    assert both.meeting_config().recognition.vocabulary == VocabularyConfig(
+        words=("Grafana", "Ada Lovelace"), bonus=3.0, lm=Path("a.arpa")
+    )
+    alone = Transcribe(files=(Path("a.wav"),), config=tmp_path / "c.toml")
+    assert alone.meeting_config().recognition.vocabulary.words == ("Ada",)

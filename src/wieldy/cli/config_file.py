@@ -54,6 +54,8 @@ def _value(hint: Any, default: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
     allowed = _plain_types(hint)
+    if Path in allowed and isinstance(value, str):
+        return Path(value)
     number = float in allowed and isinstance(value, int) and not isinstance(value, bool)
     if not number and not any(type(value) is kind for kind in allowed):
         names = " or ".join(sorted(kind.__name__ for kind in allowed))

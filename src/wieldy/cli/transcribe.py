@@ -41,6 +41,10 @@ class Transcribe:
     """What runs the model. auto: faster-whisper, unless an option needs token scores."""
     language: Text = None
     """Code such as de. Default: English for an English-only model, otherwise detected."""
+    words: Text = None
+    """Names and phrases to expect, separated by commas, written as they are to come out: "Kubernetes,Ada Lovelace"."""
+    lm: File = None
+    """Language model of your text, an ARPA file of words. See docs/vocabulary.md."""
     voices: Folder = None
     """Folder of enrolled people, whose names their speakers get. enrolled: the one of `wieldy voices enroll`."""
     channels: Literal["auto", "mono", "split"] = "auto"
@@ -107,6 +111,7 @@ class Transcribe:
         from wieldy.speech.meeting import MeetingConfig
 
         base = load_config(MeetingConfig, self.config)
+        vocabulary = base.recognition.vocabulary
         return dataclasses.replace(
             base,
             recognition=dataclasses.replace(
@@ -115,6 +120,11 @@ class Transcribe:
                 engine=self.engine,
                 language=self.language,
                 threads=self.threads,
+                vocabulary=dataclasses.replace(
+                    vocabulary,
+                    words=tuple(word.strip() for word in self.words.split(",")) if self.words else vocabulary.words,
+                    lm=self.lm or vocabulary.lm,
+                ),
             ),
             diarization=dataclasses.replace(base.diarization, threads=self.threads),
             channels=self.channels,

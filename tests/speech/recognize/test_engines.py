@@ -11,6 +11,7 @@ from wieldy.speech.recognize import Recognizer
 from wieldy.speech.recognize.engines import RecognitionConfig, build, choose_engine
 from wieldy.speech.recognize.faster_whisper import FasterWhisper
 from wieldy.speech.recognize.transformers import TransformersRecognizer, _Token, join_tokens
+from wieldy.speech.recognize.vocabulary import VocabularyConfig
 
 SAID = "Sheila in Texas originally from Chicago"  # clearly spoken at 14.4 to 17.8 s
 
@@ -237,13 +238,14 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
         RecognitionConfig(**options)
 
 
-def test_auto_is_faster_whisper_unless_scores_are_needed() -> None:
+def test_auto_is_faster_whisper_unless_there_are_words_to_expect() -> None:
     assert choose_engine(RecognitionConfig()) == ("faster-whisper", "")
-    engine, why = choose_engine(RecognitionConfig(token_scores=True))
+    words = VocabularyConfig(words=("Szymborska",))
+    engine, why = choose_engine(RecognitionConfig(vocabulary=words))
     assert engine == "transformers"
-    assert "token scores" in why
-    with pytest.raises(UsageError, match="--engine faster-whisper gives no token scores"):
-        choose_engine(RecognitionConfig(token_scores=True, engine="faster-whisper"))
+    assert "which words to expect" in why
+    with pytest.raises(UsageError, match="--engine faster-whisper cannot be told which words to expect"):
+        choose_engine(RecognitionConfig(vocabulary=words, engine="faster-whisper"))
 
 
 def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:

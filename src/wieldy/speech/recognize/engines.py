@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 from wieldy import weights
 from wieldy.errors import MissingError, UsageError
 from wieldy.speech.recognize import RECOGNIZER_FILE, EngineName, Recognizer
+from wieldy.speech.recognize.vocabulary import VocabularyConfig
 
 DEFAULT_MODEL = "whisper-tiny.en"
 MULTILINGUAL_MODEL = "large-v3-turbo"  # what the error for other languages recommends
@@ -20,11 +21,11 @@ class RecognitionConfig:
     """What recognises, and how. Model and engine are separate choices: most engines run most Whisper models."""
 
     model: str = DEFAULT_MODEL  # name in `wieldy models list`, faster-whisper or hub name, or a local folder
-    engine: EngineName = "auto"  # auto: faster-whisper, or transformers where an option needs token scores
+    engine: EngineName = "auto"  # auto: faster-whisper, or transformers where there is a vocabulary
     language: str | None = None  # code such as "de"; None: English with an English-only model, else detected
     beam_size: int = 5  # hypotheses kept while decoding, >= 1; Whisper's own default
     threads: int | None = None  # cores to use; None: all
-    token_scores: bool = False  # needed by language-model fusion; faster-whisper has none
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)  # words to expect
 
     def __post_init__(self) -> None:
         if self.engine not in get_args(EngineName):
@@ -40,14 +41,14 @@ class RecognitionConfig:
 def choose_engine(config: RecognitionConfig) -> tuple[EngineName, str]:
     """The engine that will run, and one line saying why where it was our choice and not the obvious one."""
     if config.engine != "auto":
-        if config.token_scores and config.engine != "transformers":
+        if config.vocabulary and config.engine != "transformers":
             raise UsageError(
-                f"--engine {config.engine} gives no token scores, which this option needs",
+                f"--engine {config.engine} cannot be told which words to expect",
                 hint="leave --engine at auto or choose transformers",
             )
         return config.engine, ""
-    if config.token_scores:
-        return "transformers", "engine transformers: this option needs token scores, which faster-whisper has not"
+    if config.vocabulary:
+        return "transformers", "engine transformers: faster-whisper cannot be told which words to expect"
     return "faster-whisper", ""
 
 
@@ -64,7 +65,7 @@ def build(
     if config.engine == "auto" and (folder := trained_transducer(config)):
         from wieldy.speech.recognize.transducer import TransducerRecognizer
 
-        recognizer = TransducerRecognizer.load(folder, model_id=config.model)
+        recognizer = TransducerRecognizer.load(folder, model_id=config.model, vocabulary=config.vocabulary)
     elif engine == "pocketsphinx":
         from wieldy.speech.recognize.pocketsphinx import PocketSphinx
 
@@ -74,7 +75,12 @@ def build(
 
         folder = weights.as_transformers(weights.locate(config.model, offline=offline))
         recognizer = TransformersRecognizer(
-            folder, model_id=config.model, language=config.language, beam_size=config.beam_size, threads=config.threads
+            folder,
+            model_id=config.model,
+            language=config.language,
+            beam_size=config.beam_size,
+            threads=config.threads,
+            vocabulary=config.vocabulary,
         )
     else:
         from wieldy.speech.recognize.faster_whisper import FasterWhisper

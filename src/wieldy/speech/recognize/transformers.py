@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wieldy.errors import InputError, MissingError
+from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech.recognize import NO_REPEAT, SAMPLE_RATE, Capabilities, HeardWord, Hypothesis, begins_word
 from wieldy.speech.recognize.no_speech import why_dropped
+from wieldy.speech.recognize.vocabulary import VocabularyConfig
 from wieldy.weights import fingerprint
 
 if TYPE_CHECKING:
     import torch
+
+    from wieldy.speech.decode import PrefixScorer
 
 _ATTENTION_MODELS = ("whisper", "moonshine")
 _CTC_MODELS = ("parakeet_ctc",)
@@ -43,6 +46,7 @@ class TransformersRecognizer:
         language: str | None = None,
         beam_size: int = 5,
         threads: int | None = None,
+        vocabulary: VocabularyConfig = VocabularyConfig(),
     ) -> None:
         try:
             import torch
@@ -69,6 +73,16 @@ class TransformersRecognizer:
         self.language = language
         self.beam_size = beam_size
         self.threads = threads or os.cpu_count() or 1
+        self._scorer: PrefixScorer | None = None
+        if vocabulary:
+            if self.kind != "whisper":
+                raise UsageError(
+                    f"words of one's own with a model of type {self.kind!r}", hint="only Whisper models take them here"
+                )
+            from wieldy.speech.decode.lm.generate import WhisperSpelling
+
+            spelling = WhisperSpelling(self.processor.tokenizer, self.model.config.vocab_size)
+            self._scorer = vocabulary.scorer(spelling)
         multilingual = bool(getattr(self.model.generation_config, "is_multilingual", False))
         self.capabilities = Capabilities(
             word_times=self.kind != "moonshine",
@@ -101,6 +115,10 @@ class TransformersRecognizer:
         options: dict[str, Any] = {"return_dict_in_generate": True, "num_beams": self.beam_size, "do_sample": False}
         if avoid_repeats:
             options["no_repeat_ngram_size"] = NO_REPEAT
+        if self._scorer:
+            from wieldy.speech.decode.lm.generate import FusionLogitsProcessor
+
+            options["logits_processor"] = [FusionLogitsProcessor(self._scorer, self.model.config.eos_token_id)]
         if self.kind == "whisper":
             options["return_token_timestamps"] = True
             if self.language is not None and self.capabilities.languages != ("en",):

@@ -9,21 +9,35 @@ contextual biasing.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech.decode.lm import backoff
 from wieldy.speech.decode.lm.backoff import BackoffModel
-from wieldy.speech.tokens import Tokenizer
 
 _KEPT = 100_000  # words whose scores are remembered
+_ROWS = 1000  # places in phrases whose rows are: 200 MB with Whisper's vocabulary, if there are as many
+
+
+class Spelling(Protocol):
+    """How a recogniser spells: a `Tokenizer`, or that of another library's model. V tokens, some of which may be no
+    text."""
+
+    def __len__(self) -> int: ...
+
+    def begins_word(self, token: int) -> bool: ...
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of whole words."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class WordModel(Protocol):
@@ -96,12 +110,15 @@ class WordScorer:
 
     names = ("words",)
 
-    def __init__(self, model: WordModel, tokenizer: Tokenizer, weight: float) -> None:
-        """`weight` >= 0 of the model's log-probabilities."""
+    def __init__(
+        self, model: WordModel, spelling: Spelling, weight: float, written: Callable[[str], str] = str
+    ) -> None:
+        """`weight` >= 0 of the model's log-probabilities. `written` is how the model writes a word; what it leaves
+        nothing of, such as a lone comma, is no word."""
         if not weight >= 0:
             raise UsageError(f"weight is {weight}", hint="it must not be negative")
-        self.model, self.tokenizer, self.weight = model, tokenizer, weight
-        self._begins = torch.tensor([n > 0 and tokenizer.begins_word(n) for n in range(len(tokenizer))])
+        self.model, self.spelling, self.weight, self.written = model, spelling, weight, written
+        self._begins = _beginnings(spelling)
         # Of each number, the history before the word that is going on and the tokens of that word. Different ways to
         # one history and word have one number, so there are as many as there are words in the answers of a search.
         self._known: list[tuple[Hashable, tuple[int, ...]]] = [(model.begin(), ())]
@@ -141,7 +158,8 @@ class WordScorer:
     def _word_done(self, number: int) -> tuple[float, Hashable]:
         """log P of the word that was going on and the history behind it."""
         history, word = self._known[number]
-        return self.model.after(history, self.tokenizer.decode(word)) if word else (0.0, history)
+        text = self.written(self.spelling.decode(word).strip()) if word else ""
+        return self.model.after(history, text) if text else (0.0, history)
 
     def _scores(self, state: Tensor) -> Tensor:
         """[n, 1, V]: the word that was going on, for tokens that begin the next one."""
@@ -154,60 +172,69 @@ class PhraseScorer:
 
     names = ("phrases",)
 
-    def __init__(self, phrases: Sequence[str], tokenizer: Tokenizer, bonus: float = 1.5) -> None:
-        """`bonus` >= 0, in nats, for every token of a phrase; 1.5 is where lists of this kind begin to be heard.
+    def __init__(self, phrases: Sequence[str], spelling: Spelling, bonus: float = 1.5) -> None:
+        """`bonus` >= 0, in nats, for every token of a phrase.
 
         Raises `InputError` for a phrase without words, or with characters the recogniser cannot write.
         """
         if not bonus >= 0:
             raise UsageError(f"bonus is {bonus}", hint="it must not be negative")
-        begins = np.array([n > 0 and tokenizer.begins_word(n) for n in range(len(tokenizer))])
-        children: list[dict[int, int]] = [{}]
-        parents, last, whole = [0], [0], [True]  # place 0 is outside of all phrases
+        self.bonus = bonus
+        self._begins = _beginnings(spelling)
+        self._next: list[dict[int, int]] = [{}]  # of each place; 0 is outside of all phrases
+        self._whole = [True]
+        parents, last = [0], [0]
         for phrase in phrases:
-            if not (tokens := tokenizer.encode(phrase)):
+            if not (tokens := spelling.encode(phrase)):
                 raise InputError(f"{phrase!r} is no phrase")
             place = 0
             for token in tokens:
-                if token not in children[place]:
-                    children[place][token] = len(children)
-                    children.append({})
+                if token not in self._next[place]:
+                    self._next[place][token] = len(self._next)
+                    self._next.append({})
+                    self._whole.append(False)
                     parents.append(place)
                     last.append(token)
-                    whole.append(False)
-                place = children[place][token]
-            whole[place] = True
-        owed = np.zeros(len(children), np.float32)  # given for what may not become a whole phrase
-        for place in range(1, len(children)):
-            parent = parents[place]
-            owed[place] = bonus + (0 if whole[parent] and begins[last[place]] else owed[parent])
-        # What else comes than a phrase's next token takes back what was given, unless the phrase is whole and a word
-        # begins; and a word that begins may begin a phrase.
-        kept = np.array(whole)[:, None] & begins
-        scores = np.where(kept, 0, -owed[:, None]).astype(np.float32)
-        targets = np.zeros(scores.shape, np.int64)
-        for place, after in enumerate(children):
-            for token, target in children[0].items():
-                scores[place, token] += bonus
-                targets[place, token] = target
-            for token, target in after.items():
-                scores[place, token], targets[place, token] = bonus, target
-        self._scores, self._targets = torch.from_numpy(scores)[:, None], torch.from_numpy(targets)
-        self._ends = torch.from_numpy(np.where(whole, 0, -owed).astype(np.float32))[:, None]
+                place = self._next[place][token]
+            self._whole[place] = True
+        self._owed = [0.0]  # given for what may not become a whole phrase
+        for parent, token in zip(parents[1:], last[1:], strict=True):
+            over = self._whole[parent] and self._begins[token]
+            self._owed.append(bonus + (0.0 if over else self._owed[parent]))
+        self._row = lru_cache(_ROWS)(self._scored)
 
     def start(self, n: int, g: Tensor | None = None) -> tuple[Tensor, Tensor]:
         state = torch.zeros(n, dtype=torch.int64, device=None if g is None else g.device)
-        return self._at(self._scores, state), state
+        return self._rows(state), state
 
     def advance(self, tokens: Tensor, state: Tensor, g: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        state = self._targets.to(state.device)[state, tokens]
-        return self._at(self._scores, state), state
+        pairs = zip(state.tolist(), tokens.tolist(), strict=True)
+        after = [self._next[place].get(token, self._next[0].get(token, 0)) for place, token in pairs]
+        state = torch.tensor(after, dtype=torch.int64, device=state.device)
+        return self._rows(state), state
 
     def select(self, state: Tensor, index: Tensor) -> Tensor:
         return state[index]
 
     def end(self, state: Tensor) -> Tensor:
-        return self._at(self._ends, state)
+        owed = [0.0 if self._whole[place] else -self._owed[place] for place in state.tolist()]
+        return torch.tensor(owed, device=state.device).view(-1, 1)
 
-    def _at(self, table: Tensor, state: Tensor) -> Tensor:
-        return table.to(state.device)[state]
+    def _scored(self, place: int) -> Tensor:
+        """[V]: what else comes than a phrase's next token takes back what was given, unless the phrase is whole and a
+        word begins; and a word that begins may begin a phrase."""
+        kept = self._begins if self._whole[place] else torch.zeros_like(self._begins)
+        scores = torch.where(kept, 0.0, -self._owed[place])
+        scores[list(self._next[0])] += self.bonus
+        scores[list(self._next[place])] = self.bonus
+        return scores
+
+    def _rows(self, state: Tensor) -> Tensor:
+        rows = [self._row(place) for place in state.tolist()]
+        stacked = torch.stack(rows) if rows else torch.zeros(0, len(self._begins))
+        return stacked[:, None].to(state.device)
+
+
+def _beginnings(spelling: Spelling) -> Tensor:
+    """Which tokens [V] begin a word."""
+    return torch.tensor([spelling.begins_word(token) for token in range(len(spelling))])
