@@ -168,9 +168,10 @@ def run(scale: Scale, seed: int) -> ClaimResult:
             "seeds, the others one",
             "XL and LC-BLSTM have half of their look-ahead beyond their chunks; chunks alone have all of it inside",
             f"a layer of a Transformer sees {PAST} frames back, or as many whole chunks; its convolution {CONVOLUTION}",
-            "rates and sizes were chosen on sentences of another seed: one rate for Transformers, one for LSTMs; so were "
-            "the convolution of all Transformers and the split of XL's look-ahead, after XL had lost without them to "
-            "LC-BLSTM (18.2 % of frames against 16.2) and to the mask (14.1 against 12.8), for which no more was tried",
+            "rates and sizes were chosen on sentences of another seed: one rate for Transformers, one for LSTMs",
+            "so were the convolution of all Transformers and the split of XL's look-ahead, after XL had lost without "
+            "them to LC-BLSTM (18.2 % of frames against 16.2) and to the mask (14.1 against 12.8), for which no more "
+            "was tried",
             "how many steps fit into equal time is measured, and so differs from run to run",
         ),
     )
