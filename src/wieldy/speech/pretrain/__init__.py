@@ -1,8 +1,8 @@
 """Start a transducer from alignments: it learns from frames which token is spoken when, before it learns the rest.
 
-For recordings with word times (from a hybrid recogniser, a CTC model, a synthetic voice): fewer errors after the same
-training, and words that come earlier. Without word times, target "ctc" starts the encoder from the transcripts alone.
-Not for a model that is trained already: fine-tune that with the transducer loss.
+For recordings with word times (from a hybrid recogniser, a CTC model, a synthetic voice): far fewer errors after the
+same training. Without word times, target "ctc" starts the encoder from the transcripts alone, which was no better than
+a random start here. Not for a model that is trained already: fine-tune that with the transducer loss.
 
 Hu Hu et al. 2020, Exploring pre-training with alignments for RNN transducer based end-to-end speech recognition, arXiv
 2005.00572. With A_t the frame labels, W a layer that is dropped afterwards, Y and w the classes and weights of lattice
