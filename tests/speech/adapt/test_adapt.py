@@ -19,6 +19,7 @@ from wieldy.speech.adapt.guard import DOMAIN, SOURCE, Guard, SourceWorseError  #
 from wieldy.speech.adapt.recordings import Recordings  # noqa: E402
 from wieldy.speech.adapt.text import DomainText  # noqa: E402
 from wieldy.speech.adapt.tts import PARTS  # noqa: E402
+from wieldy.speech.augment import AugmentConfig  # noqa: E402
 from wieldy.speech.batches import BatchConfig, Batches  # noqa: E402
 from wieldy.speech.losses.divergence import Lattice, lattice_divergence  # noqa: E402
 
@@ -172,6 +173,13 @@ def test_a_frozen_encoder_hears_every_recording_once(learned, source):
         expected, same = learned.network.hear(batch.features, batch.feature_lens)
         torch.testing.assert_close(y, expected)
         assert lens.tolist() == same.tolist()
+
+
+def test_what_is_augmented_is_heard_anew_every_time(learned, source):
+    augment = AugmentConfig(speed=None, level_db=(-20, 20), frequency_masks=0, time_masks=0)
+    recordings = Recordings(source, learned, CONFIG, frozen=True, augment=augment)
+    heard = [recordings.hear(learned.network, recordings.epoch(number)[0])[0].sum() for number in (0, 1)]
+    assert heard[0] != heard[1]
 
 
 # --- the guard -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from wieldy.speech.adapt.splice import build_store, splice
 from wieldy.speech.adapt.text import DomainText, read_text
 from wieldy.speech.adapt.tts import freeze_, speak, train_on_speech
 from wieldy.speech.asr import error_rate
+from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.corpus import checked, text_of
 from wieldy.speech.networks.transducer import Transducer
 from wieldy.speech.recognize.transducer import TransducerRecognizer
@@ -73,8 +74,8 @@ def adapt(
         raise UsageError("method splice without recordings", hint="name some with word times: --recordings")
     frozen = config.method == "lm-branch" or "encoder" not in config.update
 
-    def recordings(cuts: CutSet) -> Recordings:
-        return Recordings(cuts, recognizer, config, frozen=frozen)
+    def recordings(cuts: CutSet, augment: AugmentConfig | None = None) -> Recordings:
+        return Recordings(cuts, recognizer, config, frozen=frozen, augment=augment)
 
     notes = [] if known else ["without source recordings nothing held it to what it was"]
     tests = {SOURCE: recordings(known.test)} if known else {}
@@ -89,7 +90,7 @@ def adapt(
     network = copy.deepcopy(recognizer.network)
     guard = Guard(network, tests, config.max_worse)
     touched = freeze_(network, ("predictor",) if config.method == "lm-branch" else config.update)
-    learn = recordings(known.learn) if known else None
+    learn = recordings(known.learn, config.augment) if known else None
     joining = Report("")
 
     def step(number: int) -> None:
@@ -109,7 +110,7 @@ def adapt(
                 )
                 cuts += made.value
                 joining = made.report
-            domain = recordings(CutSet.from_cuts(cuts))
+            domain = recordings(CutSet.from_cuts(cuts), config.augment)
             guard.watch(config.epochs * len(domain.epoch(0)))
             train_on_speech(network, domain, learn, config, steps=guard.steps, progress=step)
         else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from wieldy.errors import UsageError
+from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.batches import BatchConfig
 from wieldy.speech.corpora import HELD_OUT_VOICE, SAMPLE_RATE, VOICES, CorpusConfig
 
@@ -62,6 +63,7 @@ class AdaptConfig:
     test_voice: str = HELD_OUT_VOICE  # speaks the lines that are kept for testing; none of `voices`
     sound: CorpusConfig = field(default_factory=CorpusConfig)  # how the text is spoken
     splice: SpliceConfig = field(default_factory=SpliceConfig)  # how it is put together
+    augment: AugmentConfig | None = None  # of what is learnt, anew each time; None: as it is, ours
     # As in training a recogniser from nothing.
     batches: BatchConfig = field(default_factory=lambda: BatchConfig(max_lattice_nodes=50_000, max_utterances=32))
     seed: int = 0

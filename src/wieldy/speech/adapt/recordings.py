@@ -10,6 +10,7 @@ from lhotse.cut import CutSet
 from torch import Tensor
 
 from wieldy.speech.adapt.config import AdaptConfig
+from wieldy.speech.augment import AugmentConfig
 from wieldy.speech.batches import Batch, Batches
 from wieldy.speech.corpus import text_of
 from wieldy.speech.decode.greedy import greedy
@@ -22,11 +23,19 @@ Answer = tuple[list[str], list[str]]  # words of an utterance, and those heard
 class Recordings:
     """Of a recogniser that is being adapted."""
 
-    def __init__(self, cuts: CutSet, recognizer: TransducerRecognizer, config: AdaptConfig, *, frozen: bool) -> None:
+    def __init__(
+        self,
+        cuts: CutSet,
+        recognizer: TransducerRecognizer,
+        config: AdaptConfig,
+        *,
+        frozen: bool,
+        augment: AugmentConfig | None = None,
+    ) -> None:
         """`frozen`: the encoder is that of `recognizer` and stays so."""
         self.tokenizer, self.frozen = recognizer.tokenizer, frozen
-        self.batches = Batches(cuts, recognizer.features, recognizer.tokenizer, config.batches, seed=config.seed)
-        self._free = config.batches.keep_bytes
+        self.batches = Batches(cuts, recognizer.features, recognizer.tokenizer, config.batches, augment, config.seed)
+        self._free = 0 if augment else config.batches.keep_bytes  # what is augmented sounds different every time
         self._kept: dict[int, Tensor] = {}  # by `id` of the cut: sets that were joined may have names in common
 
     def epoch(self, number: int) -> Sequence[Batch]:
