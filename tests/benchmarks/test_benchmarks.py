@@ -141,6 +141,7 @@ def test_every_benchmark_is_listed_with_its_bar(capsys: pytest.CaptureFixture[st
         "embeddings",
         "long_meeting",
         "rnnt_loss",
+        "rnnt_practical",
         "streaming",
         "streaming_attention",
         "streaming_transducer",

@@ -142,7 +142,7 @@ def export_step(encoder: StreamingEncoder, path: Path | str, *, streams: int = 1
     that goes in, after "after_".
     """
     if importlib.util.find_spec("onnx") is None:
-        raise MissingError("the package onnx is not installed", hint="pip install onnx")
+        raise MissingError("the package onnx is not installed", hint="pip install 'wieldy[torch]'")
     graph = StepGraph(encoder, frames).eval()
     x = torch.zeros(streams, graph.input_frames, encoder.input_dim)
     state = [torch.zeros(streams, *shape) for shape in graph.shapes.values()]
