@@ -50,7 +50,7 @@ def test_the_graph_is_the_encoder_on_streams_in_any_pieces(name, tmp_path) -> No
 
 def test_what_is_needed_to_write_a_graph_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingError, match="the package onnx is not installed: pip install onnx"):
+    with pytest.raises(MissingError, match=r"the package onnx is not installed: pip install 'wieldy\[torch\]'"):
         export_step(encoder_of(), tmp_path / "step.onnx")
 
 
