@@ -97,10 +97,10 @@ class Size:
     timed: int = 900  # of `train`, that the branches learn from
     noisy: int = 500  # for the classifier and its calibration
     judged: int = 250
-    noise_db: tuple[float, float] = (12.0, 18.0)
+    noise_db: tuple[float, float] = (14.0, 20.0)
     pieces: int = 120
     hidden: int = 128
-    steps: int = 2400
+    steps: int = 4000
     variants: int = 2
     passes: int = 12  # over the text while adapting, whatever the number of recordings of a sentence
     branch_steps: int = 400
@@ -134,7 +134,7 @@ SIZES: Mapping[Scale, Size] = {
         workers=0,
     ),
     "full": Size(),
-    "extended": Size(steps=6400, passes=24),
+    "extended": Size(steps=12_000, passes=24),
 }
 
 
@@ -268,7 +268,7 @@ def batches(cuts: CutSet, tokenizer: Tokenizer, augment: AugmentConfig | None = 
 
 
 BATCHES = BatchConfig(max_lattice_nodes=50_000, max_utterances=16)
-# A little other voices and microphones: without, a voice that was not heard is hardly understood; with more, 2400 steps
+# A little other voices and microphones: without, a voice that was not heard is hardly understood; with more, 4000 steps
 # are not enough.
 AUGMENT = AugmentConfig(speed=None, warp=(0.88, 1.14), channel_db=3.0, frequency_masks=0, time_masks=0)
 
