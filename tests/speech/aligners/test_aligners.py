@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lhotse.supervision import AlignmentItem
 
 from tests.speech.cuts import spoken
-from wieldy.errors import InputError, UsageError
+from wieldy.errors import InputError, MissingError, UsageError
 from wieldy.speech import synthesize
 from wieldy.speech.aligners import Alignment, with_alignment
 from wieldy.speech.aligners.ctc import CtcAligner, ctc_viterbi
@@ -106,7 +106,7 @@ def aligner():
 def test_pocketsphinx_finds_the_words_where_a_voice_said_them(aligner):
     try:
         voice = synthesize.voice_named("slt")
-    except Exception as error:
+    except MissingError as error:
         pytest.skip(str(error))
     speech = synthesize.say("Please order two large pizzas for Friday.", voice)
     found = aligner.align(speech.samples, "Please order two large pizzas for Friday.")
@@ -130,6 +130,18 @@ def test_pocketsphinx_refuses_what_it_cannot_align(aligner):
     for samples in (silence[:100], silence[:0]):
         with pytest.raises(InputError, match="s of sound cannot be aligned with 'hello world'"):
             aligner.align(samples, "hello world")
+
+
+def test_pocketsphinx_that_gives_up_refuses_one_recording(aligner, monkeypatch):
+    """Its own error must not end the alignment of a whole corpus, and the next recording is heard as ever."""
+
+    def fail(pcm):
+        raise RuntimeError("Failed to stop utterance processing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aligner, "_decode", fail)
+        with pytest.raises(InputError, match="1 s of sound cannot be aligned with 'hello world'"):
+            aligner.align(np.zeros(16_000, np.float32), "hello world")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -41,11 +41,14 @@ class PocketSphinxAligner:
             )
         self._decoder.set_align_text(" ".join(words))
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        self._decode(pcm)
-        if not list(self._decoder.seg() or ()):
-            raise InputError(f"{len(samples) / 16_000:g} s of sound cannot be aligned with {text!r}")
-        self._decoder.set_alignment()  # a second pass, for the phones
-        self._decode(pcm)
+        try:
+            self._decode(pcm)
+            if not list(self._decoder.seg() or ()):
+                raise RuntimeError("no path through the words")
+            self._decoder.set_alignment()  # a second pass, for the phones
+            self._decode(pcm)
+        except RuntimeError as error:  # the decoder's own, where the sound ends in the middle of the text
+            raise InputError(f"{len(samples) / 16_000:g} s of sound cannot be aligned with {text!r}") from error
         names, found, phones = iter(written), [], []
         for word in self._decoder.get_alignment():  # an entry is gone, and crashes, once the loop has moved on
             if not word.name.startswith(_MARKS):
