@@ -74,11 +74,7 @@ ERRORS = (0.1, 0.3)  # of words, where confidence is judged
 BASE, TTS, SPLICE, BOTH = "as it was", "synthetic speech", "splicing", "splicing and synthetic speech"
 METHODS: Mapping[str, Method] = {TTS: "tts", SPLICE: "splice", BOTH: "splice+tts"}
 ADAPTED = (BASE, *METHODS)
-UPDATED: tuple[Part, ...] = (
-    "encoder",
-    "predictor",
-    "joint",
-)  # spliced sound is speech of people
+UPDATED: tuple[Part, ...] = ("encoder", "predictor", "joint")  # spliced sound is speech of people
 TIMES: Mapping[TimesMethod, str] = {"phone": "phone branch", "ctc": "CTC branch", "emission": "emission, shifted"}
 CLASSIFIER, CHEAP, TOKEN = "decoding and N-best", "decoding alone", "least likely token"
 KINDS: Mapping[str, Kind] = {CHEAP: "decode", CLASSIFIER: "decode+cn"}
